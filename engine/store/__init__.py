@@ -1,0 +1,30 @@
+"""The evidence on the disk: content-addressed runs and diffs, written whole and verified when read."""
+
+from ft_audit.engine.store.canonical import canonical_json, content_id, run_id
+from ft_audit.engine.store.diff_reader import DiffReader
+from ft_audit.engine.store.diff_writer import DiffWriter
+from ft_audit.engine.store.manifest import DiffManifest, HookEntry, RunManifest, SaeEntry, SegmentEntry
+from ft_audit.engine.store.rows import decode_bf16, encode_bf16
+from ft_audit.engine.store.run_reader import RunReader
+from ft_audit.engine.store.run_writer import RunWriter
+from ft_audit.engine.store.segment import SegmentData
+from ft_audit.engine.store.store import Store
+
+__all__ = [
+    "DiffManifest",
+    "DiffReader",
+    "DiffWriter",
+    "HookEntry",
+    "RunManifest",
+    "RunReader",
+    "RunWriter",
+    "SaeEntry",
+    "SegmentData",
+    "SegmentEntry",
+    "Store",
+    "canonical_json",
+    "content_id",
+    "decode_bf16",
+    "encode_bf16",
+    "run_id",
+]
