@@ -1,0 +1,74 @@
+"""Owns JumpReluSae: one dictionary in memory, whatever file format it came from.
+
+Legend of shapes: T tokens, N non-zeros, D d_model, F features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ft_audit.kernels.jumprelu.weights import JumpReluWeights
+from ft_audit.kernels.sparse_rows import SparseRows
+
+
+@dataclass(frozen=True, slots=True)
+class SaeSpec:
+    """What is known about a dictionary beside its tensors."""
+
+    name: str
+    layer: int
+    site: str
+    hook_point: str
+    width: int
+    d_in: int
+    model_name: str
+    l0: float | None
+    sha256: str  # over names, dtypes, shapes and bytes of the stored tensors
+
+
+@dataclass(frozen=True, slots=True)
+class JumpReluSae:
+    """Encoder and decoder in float32 on the CPU; `weights` moves what encoding needs to a device."""
+
+    spec: SaeSpec
+    w_enc_DF: Tensor
+    w_dec_FD: Tensor
+    b_enc_F: Tensor
+    b_dec_D: Tensor
+    threshold_F: Tensor
+    apply_b_dec_to_input: bool
+
+    def __post_init__(self) -> None:
+        d_in, width = self.spec.d_in, self.spec.width
+        assert self.w_enc_DF.shape == (d_in, width) and self.w_dec_FD.shape == (width, d_in)
+        assert self.b_enc_F.shape == (width,) and self.threshold_F.shape == (width,)
+        assert self.b_dec_D.shape == (d_in,)
+
+    def weights(self, device: torch.device | str, dtype: torch.dtype) -> JumpReluWeights:
+        """What an Encoder needs, `w_enc` as `dtype` (bfloat16 or float32), the rest as float32."""
+        return JumpReluWeights(
+            w_enc_DF=self.w_enc_DF.to(device, dtype).contiguous(),
+            b_enc_F=self.b_enc_F.to(device, torch.float32),
+            threshold_F=self.threshold_F.to(device, torch.float32),
+            b_dec_D=self.b_dec_D.to(device, torch.float32) if self.apply_b_dec_to_input else None,
+        )
+
+    def decode(self, rows: SparseRows) -> Tensor:
+        """The reconstruction [T, D] in float32, on the device of `rows`; never builds a dense [T, F]."""
+        assert rows.num_features == self.spec.width
+        w_dec_FD = self.w_dec_FD.to(rows.value_N.device)
+        if rows.num_rows == 0:
+            return w_dec_FD.new_zeros((0, self.spec.d_in))
+        x_TD = functional.embedding_bag(
+            rows.index_N.long(),
+            w_dec_FD,
+            rows.indptr_T1,
+            mode="sum",
+            per_sample_weights=rows.value_N.to(w_dec_FD.dtype),
+            include_last_offset=True,
+        )
+        return x_TD + self.b_dec_D.to(x_TD.device)

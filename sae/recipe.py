@@ -1,0 +1,115 @@
+"""Owns SaeTrainRecipe: the YAML a dictionary is trained from."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ft_audit.errors import ConfigError
+
+
+class SaeTrainRecipe(BaseModel):
+    """Everything that determines the trained dictionary, apart from the machine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(min_length=1)
+    """The model whose activations are learnt: a folder, a hub id, `package:PKG/FILE` or `configs:REL`."""
+    layer: int = Field(ge=0)
+    """Index of the block whose output is learnt."""
+    site: Literal["resid_post"] = "resid_post"
+    suites: list[str] = Field(min_length=1)
+    """References of the text suites, read in this order."""
+    num_tokens: int = Field(gt=0)
+    """Tokens to stream, special tokens not counted; the last `holdout` of them are kept for the report."""
+    width: int = Field(gt=0)
+    """Number of features."""
+    k: int = Field(gt=0)
+    """Features kept per token, on average over a batch (BatchTopK)."""
+    lr: float = Field(default=1e-3, gt=0)
+    batch: int = Field(default=2048, gt=0)
+    """Tokens a training step."""
+    seed: int = 0
+    out: str = Field(min_length=1)
+    """Folder to write, relative to the working directory; its name is the dictionary's name."""
+
+    holdout: float = Field(default=0.05, gt=0, lt=0.5)
+    reuse: int = Field(default=1, ge=1)
+    """How many times each token is trained on while it passes the shuffle buffer."""
+    buffer_tokens: int = Field(default=131_072, gt=0)
+    """Size of the shuffle buffer."""
+    dead_after_tokens: int = Field(default=100_000, gt=0)
+    """A feature that has not fired for so many trained tokens counts as dead and gets the auxiliary loss."""
+    aux_coefficient: float = Field(default=1 / 32, ge=0)
+    checkpoint_every_tokens: int = Field(default=131_072, gt=0)
+    loss_recovered_tokens: int = Field(default=20_000, ge=0)
+    """Tokens of the spliced-in check; 0 leaves it out."""
+    max_activation_norm: float | None = Field(default=None, gt=0)
+    """Tokens whose norm exceeds so many times the median are left out of training, and counted."""
+    compute: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Precision of the training matmuls; `auto` is bfloat16 where the processor has it."""
+    export: Literal["bfloat16", "float32"] = "bfloat16"
+    """Precision of the stored weight matrices."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    model_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+
+    @property
+    def name(self) -> str:
+        return Path(self.out).name
+
+    @property
+    def num_train_tokens(self) -> int:
+        return self.num_tokens - self.num_holdout_tokens
+
+    @property
+    def num_holdout_tokens(self) -> int:
+        return max(1, round(self.num_tokens * self.holdout))
+
+    @property
+    def num_steps(self) -> int:
+        """Full batches that the training tokens give; the rest of a last batch is left out."""
+        return self.num_train_tokens * self.reuse // self.batch
+
+
+def load_recipe(path: Path) -> SaeTrainRecipe:
+    """The recipe in `path`; raises ConfigError naming the file, the key and the fix."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the recipe ({error.strerror}); check the path") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: a recipe is a mapping of keys to values, found {type(raw).__name__}")
+    try:
+        recipe = SaeTrainRecipe.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error)}") from error
+    if recipe.num_steps == 0:
+        raise ConfigError(
+            f"{path}: num_tokens={recipe.num_tokens} leaves {recipe.num_train_tokens} training tokens, "
+            f"less than one batch of {recipe.batch}; raise num_tokens or lower batch"
+        )
+    if recipe.k > recipe.width:
+        raise ConfigError(f"{path}: k={recipe.k} is more than width={recipe.width}; lower k")
+    return recipe
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(key, SaeTrainRecipe.model_fields, n=1)
+            lines.append(f"unknown key '{key}'" + (f"; did you mean '{near[0]}'?" if near else ""))
+        else:
+            lines.append(f"'{key}': {item['msg']}{_given(item)}")
+    return "; ".join(lines)
+
+
+def _given(item: Any) -> str:
+    return "" if item["type"] == "missing" else f" (given {item['input']!r})"
