@@ -92,7 +92,8 @@ Manifest = TypeVar("Manifest", RunManifest, DiffManifest)
 
 def manifest_bytes(manifest: RunManifest | DiffManifest) -> bytes:
     """Return the manifest's file, the same bytes for the same content."""
-    return pretty_json(manifest.model_dump(mode="json"))
+    # Not mode="json": pydantic would write NaN as null, and a reader would take it for "not measured".
+    return pretty_json(manifest.model_dump())
 
 
 def read_manifest(folder: Path, kind: type[Manifest]) -> Manifest:
