@@ -23,7 +23,7 @@ install: $(STAMP)  ## the development environment in .venv
 
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "ft-audit needs Python 3.11 or newer, and there is no $(PYTHON) here; name one with: make install PYTHON=/path/to/python3.11"; exit 1; }
-	@$(PYTHON) -c 'import sys; ok = sys.version_info >= (3, 11); print("" if ok else "ft-audit needs Python 3.11 or newer, and $(PYTHON) is %d.%d; name another with: make install PYTHON=python3.12" % sys.version_info[:2]); sys.exit(not ok)'
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "ft-audit needs Python 3.11 or newer, and $(PYTHON) is %d.%d; name another with: make install PYTHON=python3.12" % sys.version_info[:2])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(PIP) install -q -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 	$(PIP) install -q -c constraints.txt -e '.[dev]'
