@@ -1,0 +1,36 @@
+"""Audit configs and references: read strictly, explained when wrong, without any heavy library."""
+
+from ft_audit.engine.config.load import find_config, load_config, load_yaml
+from ft_audit.engine.config.refs import resolve_path, resolve_ref
+from ft_audit.engine.config.schema import (
+    AuditConfig,
+    DatasetConfig,
+    ElicitConfig,
+    GenerateConfig,
+    HookConfig,
+    JudgeConfig,
+    ModelsConfig,
+    PrecomputeConfig,
+    SaeConfig,
+    Strict,
+    config_json,
+)
+
+__all__ = [
+    "AuditConfig",
+    "DatasetConfig",
+    "ElicitConfig",
+    "GenerateConfig",
+    "HookConfig",
+    "JudgeConfig",
+    "ModelsConfig",
+    "PrecomputeConfig",
+    "SaeConfig",
+    "Strict",
+    "config_json",
+    "find_config",
+    "load_config",
+    "load_yaml",
+    "resolve_path",
+    "resolve_ref",
+]

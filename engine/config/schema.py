@@ -1,0 +1,174 @@
+"""The audit config: what to compare, on what, where to look and how to judge."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+Count = Annotated[int, Field(gt=0)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Strict(BaseModel):
+    """A border type: frozen, unknown keys refused, no value bent into another type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ModelsConfig(Strict):
+    """The pair to compare."""
+
+    base: Text
+    """The model the fine-tune started from: a folder, a GGUF file or a hub id."""
+    tuned: Text
+    """The candidate: the same, or a PEFT adapter over the base."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """In what both models compute; never float16, whose range the residual stream exceeds."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+
+class DatasetConfig(Strict):
+    """The uploaded training set; a plain reference stands for its path."""
+
+    path: Text
+    """A JSONL or parquet file, a fine-tune recipe, or a hub data set."""
+    split: str | None = None
+    """Which split of a hub data set."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_ref(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+
+class SaeConfig(Strict):
+    """One dictionary: a plain reference, or a folder inside a hub repository."""
+
+    ref: Text | None = None
+    repo_id: Text | None = None
+    folder: Text | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_ref(cls, value: Any) -> Any:
+        return {"ref": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        from_hub = self.repo_id is not None and self.folder is not None
+        half = (self.repo_id is None) != (self.folder is None)
+        if half or from_hub == (self.ref is not None):
+            raise ValueError("give a reference, or repo_id together with folder")
+        return self
+
+    @property
+    def reference(self) -> str:
+        """The one text that names this dictionary: the reference, or `repo_id/folder`."""
+        return self.ref if self.ref is not None else f"{self.repo_id}/{self.folder}"
+
+
+class HookConfig(Strict):
+    """One place in the model to read."""
+
+    layer: Annotated[int, Field(ge=0)]
+    """The stream after this block; the first block is 0."""
+    site: Literal["resid_post"] = "resid_post"
+    saes: tuple[SaeConfig, ...] = ()
+    """The dictionaries that encode it; without any, only the residual itself is compared."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.site}/{self.layer}"
+
+
+class PrecomputeConfig(Strict):
+    """How the models are run; everything here is part of a run's identity."""
+
+    tokens_per_batch: Count = 4096
+    tokens_per_segment: Count = 65536
+    max_prompt_tokens: Count = 512
+    """Longer prompts are cut; how many is reported."""
+    backend: Literal["auto", "triton", "cpu", "naive"] = "auto"
+    """What encodes into features."""
+    control: bool = True
+    """Run the base once more in other batches, to know how much differs without any fine-tune."""
+
+
+class ElicitConfig(Strict):
+    """Conditions found in the training set, put before neutral probes."""
+
+    probes: Text
+    """The suite of neutral questions."""
+    num_probes: Count = 16
+    max_conditions: Count = 16
+    """The most frequent ones are tried; how many were left out is reported."""
+    min_rows: Count = 3
+    """Training rows that must share a system prompt or a prefix to make it a condition."""
+
+
+class GenerateConfig(Strict):
+    """Paired answers under each condition, for the reader of the report."""
+
+    num_probes: Count = 2
+    max_new_tokens: Count = 32
+
+
+class JudgeConfig(Strict):
+    """How the evidence becomes a verdict."""
+
+    investigator: Literal["statistics"] = "statistics"
+    threshold: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 7.0
+    """The risk, 0 to 10, from which the exit code says stop."""
+    bank: Text | None = None
+    """Benign fine-tunes of the same base that every number stands beside."""
+    top: Count = 20
+    """How many leading differences are shown."""
+
+
+def default_store() -> str:
+    """Return the store of a config that names none: in the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    return str(Path(cache) / "ft-audit" / "store")
+
+
+class AuditConfig(Strict):
+    """One audit, from the models to the verdict."""
+
+    name: Text
+    models: ModelsConfig
+    dataset: DatasetConfig | None = None
+    """The training set as uploaded; without one, only the suites are compared."""
+    declared_purpose: str | None = None
+    """What the customer says the fine-tune is for."""
+    suites: tuple[Text, ...] = ()
+    hooks: tuple[HookConfig, ...]
+    precompute: PrecomputeConfig = PrecomputeConfig()
+    elicit: ElicitConfig | None = None
+    generate: GenerateConfig | None = None
+    store: Text = Field(default_factory=default_store)
+    """Where the evidence is kept; a relative path starts at the working directory."""
+    audit: JudgeConfig = JudgeConfig()
+    _base_dir: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if not self.suites and self.dataset is None:
+            raise ValueError("nothing to run: name at least one of suites, or the dataset")
+        if not self.hooks:
+            raise ValueError("hooks is empty: name at least one layer to read")
+        names = [hook.name for hook in self.hooks]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"hook {twice[0]} is listed twice: put all its saes in one entry")
+        return self
+
+    @property
+    def base_dir(self) -> Path:
+        """The folder that relative references are read from: that of the config file."""
+        return self._base_dir
+
+
+def config_json(config: BaseModel) -> dict[str, Any]:
+    """Return the resolved config as plain JSON values, defaults filled in, for manifests."""
+    return config.model_dump(mode="json")
