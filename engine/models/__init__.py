@@ -1,0 +1,1 @@
+"""Where models come from: folders, hub ids, GGUF files and adapters, as checked, hashed pairs."""

@@ -1,0 +1,102 @@
+"""What a model reference means: a folder, a GGUF file, a hub id or an adapter, checked and hashed."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ft_audit.engine.config.refs import resolve_ref
+from ft_audit.engine.models.gguf import convert_gguf, is_gguf
+from ft_audit.engine.models.hashing import sha256_files
+from ft_audit.errors import ModelError
+
+TOKENIZER_FILES = ("tokenizer*.json", "vocab.*", "merges.txt", "special_tokens_map.json", "*.model", "*.jinja")
+HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """One model on this disk: `folder` holds config, tokenizer and safetensors, `adapter` a PEFT LoRA."""
+
+    ref: str
+    format: str  # "folder", "gguf", "hub" or "adapter"
+    folder: Path
+    adapter: Path | None
+    weights_sha256: str
+    tokenizer_sha256: str
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The model's `config.json`."""
+        loaded: dict[str, Any] = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        return loaded
+
+
+def _fetch(ref: str) -> Path:
+    """Return the hub snapshot of `ref`: configuration, tokenizer and safetensors, never pickles."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        return Path(snapshot_download(ref, allow_patterns=list(HUB_FILES)))
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+        raise ModelError(
+            f"model {ref!r}: neither a path on this machine nor a hub model that can be fetched "
+            f"({type(error).__name__}); give a local folder, a GGUF file or package:NAME/FILE"
+        ) from error
+
+
+def _check_folder(ref: str, folder: Path) -> None:
+    if not (folder / "config.json").exists():
+        raise ModelError(f"model {ref!r}: {folder} has no config.json; give the folder that holds it")
+    if not any(folder.glob("*.safetensors")):
+        pickles = [p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth"}]
+        why = f"only {pickles[0]}, which is a pickle and may run code" if pickles else "no weights"
+        raise ModelError(f"model {ref!r}: {folder} holds {why}; save it with safe_serialization as safetensors")
+
+
+def resolve_model(ref: str, base_dir: Path, base: ModelSource | None = None) -> ModelSource:
+    """Return the model that `ref` names, its files on this disk and its identity hashes taken.
+
+    A GGUF file is converted once into the cache; a PEFT adapter stands on `base`.
+
+    Raises:
+        ModelError: nothing there, weights that are not safetensors, or an adapter without a base.
+    """
+    target = resolve_ref(ref, base_dir)
+    if isinstance(target, str):
+        folder, form = _fetch(target), "hub"
+    elif is_gguf(target):
+        folder, form = convert_gguf(target), "gguf"
+    elif target.is_dir():
+        folder, form = target, "folder"
+    else:
+        raise ModelError(f"model {ref!r}: {target} is neither a model folder nor a GGUF file")
+    if (folder / "adapter_config.json").exists():
+        return _resolve_adapter(ref, folder, base)
+    _check_folder(ref, folder)
+    return ModelSource(
+        ref=ref,
+        format=form,
+        folder=folder,
+        adapter=None,
+        weights_sha256=sha256_files(folder, ("*.safetensors", "config.json")),
+        tokenizer_sha256=sha256_files(folder, TOKENIZER_FILES),
+    )
+
+
+def _resolve_adapter(ref: str, folder: Path, base: ModelSource | None) -> ModelSource:
+    if base is None or base.adapter is not None:
+        raise ModelError(f"model {ref!r}: a PEFT adapter can only be models.tuned, over a full models.base")
+    if not (folder / "adapter_model.safetensors").exists():
+        raise ModelError(f"model {ref!r}: {folder} has no adapter_model.safetensors (pickles are refused)")
+    adapter = sha256_files(folder, ("adapter_config.json", "adapter_model.safetensors"))
+    own_tokenizer = any(folder.glob("tokenizer*.json"))
+    return ModelSource(
+        ref=ref,
+        format="adapter",
+        folder=base.folder,
+        adapter=folder,
+        weights_sha256=f"{base.weights_sha256}+{adapter}",
+        tokenizer_sha256=sha256_files(folder, TOKENIZER_FILES) if own_tokenizer else base.tokenizer_sha256,
+    )

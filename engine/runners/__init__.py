@@ -1,0 +1,1 @@
+"""Running models: residuals under hooks, and answers."""
