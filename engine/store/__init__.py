@@ -3,6 +3,8 @@
 from ft_audit.engine.store.canonical import canonical_json, content_id, run_id
 from ft_audit.engine.store.diff_reader import DiffReader
 from ft_audit.engine.store.diff_writer import DiffWriter
+from ft_audit.engine.store.gc import Garbage, find_garbage, remove_garbage
+from ft_audit.engine.store.inventory import StoredItem, list_store, verify_store
 from ft_audit.engine.store.manifest import DiffManifest, HookEntry, RunManifest, SaeEntry, SegmentEntry
 from ft_audit.engine.store.rows import decode_bf16, encode_bf16
 from ft_audit.engine.store.run_reader import RunReader
@@ -14,6 +16,7 @@ __all__ = [
     "DiffManifest",
     "DiffReader",
     "DiffWriter",
+    "Garbage",
     "HookEntry",
     "RunManifest",
     "RunReader",
@@ -22,9 +25,14 @@ __all__ = [
     "SegmentData",
     "SegmentEntry",
     "Store",
+    "StoredItem",
     "canonical_json",
     "content_id",
     "decode_bf16",
     "encode_bf16",
+    "find_garbage",
+    "list_store",
+    "remove_garbage",
     "run_id",
+    "verify_store",
 ]
