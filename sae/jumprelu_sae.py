@@ -30,6 +30,11 @@ class SaeSpec:
     sha256: str  # over names, dtypes, shapes and bytes of the stored tensors
 
 
+def is_bfloat16_exact(tensor: Tensor) -> bool:
+    """Whether bfloat16 holds every value of `tensor` without rounding."""
+    return torch.equal(tensor.bfloat16().to(tensor.dtype), tensor)
+
+
 @dataclass(frozen=True, slots=True)
 class JumpReluSae:
     """Encoder and decoder in float32 on the CPU; `weights` moves what encoding needs to a device."""
@@ -48,8 +53,13 @@ class JumpReluSae:
         assert self.b_enc_F.shape == (width,) and self.threshold_F.shape == (width,)
         assert self.b_dec_D.shape == (d_in,)
 
-    def weights(self, device: torch.device | str, dtype: torch.dtype) -> JumpReluWeights:
-        """What an Encoder needs, `w_enc` as `dtype` (bfloat16 or float32), the rest as float32."""
+    def weights(self, device: torch.device | str, dtype: torch.dtype | None = None) -> JumpReluWeights:
+        """What an Encoder needs, `w_enc` as `dtype` (bfloat16 or float32), the rest as float32.
+
+        Without `dtype`, the smaller of the two that holds `w_enc` without rounding.
+        """
+        if dtype is None:
+            dtype = torch.bfloat16 if is_bfloat16_exact(self.w_enc_DF) else torch.float32
         return JumpReluWeights(
             w_enc_DF=self.w_enc_DF.to(device, dtype).contiguous(),
             b_enc_F=self.b_enc_F.to(device, torch.float32),

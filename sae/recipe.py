@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,7 +51,7 @@ class SaeTrainRecipe(BaseModel):
     checkpoint_every_tokens: int = Field(default=131_072, gt=0)
     loss_recovered_tokens: int = Field(default=20_000, ge=0)
     """Tokens of the spliced-in check; 0 leaves it out."""
-    max_activation_norm: float | None = Field(default=None, gt=0)
+    max_activation_norm: float | None = Field(default=10.0, gt=0)
     """Tokens whose norm exceeds so many times the median are left out of training, and counted."""
     compute: Literal["auto", "bfloat16", "float32"] = "auto"
     """Precision of the training matmuls; `auto` is bfloat16 where the processor has it."""
@@ -60,6 +63,12 @@ class SaeTrainRecipe(BaseModel):
     @property
     def name(self) -> str:
         return Path(self.out).name
+
+    @property
+    def sha256(self) -> str:
+        """The recipe's identity: all of it but where it writes and how often it saves."""
+        told = self.model_dump(mode="json", exclude={"out", "checkpoint_every_tokens"})
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     @property
     def num_train_tokens(self) -> int:
@@ -75,8 +84,8 @@ class SaeTrainRecipe(BaseModel):
         return self.num_train_tokens * self.reuse // self.batch
 
 
-def load_recipe(path: Path) -> SaeTrainRecipe:
-    """The recipe in `path`; raises ConfigError naming the file, the key and the fix."""
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> SaeTrainRecipe:
+    """The recipe in `path`, with `key=value` overrides; raises ConfigError naming file, key and fix."""
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -85,6 +94,11 @@ def load_recipe(path: Path) -> SaeTrainRecipe:
         raise ConfigError(f"{path}: not YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: a recipe is a mapping of keys to values, found {type(raw).__name__}")
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator:
+            raise ConfigError(f"override {override!r}: expected key=value, for example num_tokens=100000")
+        raw[key] = yaml.safe_load(value)
     try:
         recipe = SaeTrainRecipe.model_validate(raw)
     except ValidationError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -78,9 +77,8 @@ def train_batch_topk(
         aux_coefficient=recipe.aux_coefficient,
     )
     step, threshold = 0, 0.0
-    identity = _identity(recipe)
     if checkpoint is not None and checkpoint.exists():
-        step, threshold = read_checkpoint(checkpoint, identity, model)
+        step, threshold = read_checkpoint(checkpoint, recipe.sha256, model)
     resumed_at = step
     steps_a_checkpoint = max(1, recipe.checkpoint_every_tokens // recipe.batch)
     for position, x_BD in enumerate(_chain(first_BD, activations)):
@@ -92,7 +90,7 @@ def train_batch_topk(
         threshold = _average(threshold, stats.min_kept, step)
         step += 1
         if checkpoint is not None and step % steps_a_checkpoint == 0 and step < recipe.num_steps:
-            write_checkpoint(checkpoint, identity, model, step, threshold)
+            write_checkpoint(checkpoint, recipe.sha256, model, step, threshold)
         rate = (step - resumed_at) / (time.perf_counter() - started)
         progress(
             TrainProgress(
@@ -156,11 +154,6 @@ def _average(threshold: float, min_kept: float, step: int) -> float:
         return threshold
     keep = min(0.99, step / (10.0 + step))
     return keep * threshold + (1.0 - keep) * min_kept
-
-
-def _identity(recipe: SaeTrainRecipe) -> str:
-    told = recipe.model_dump_json(exclude={"out", "checkpoint_every_tokens"})
-    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def _chain(first: Tensor, rest: Iterator[Tensor]) -> Iterator[Tensor]:

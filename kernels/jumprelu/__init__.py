@@ -1,6 +1,8 @@
-"""Sparse JumpReLU encoding."""
+"""Sparse JumpReLU encoding: the plain formula, the fast CPU path, and the choice between them."""
 
-from ft_audit.kernels.jumprelu.naive import encode_naive
+from ft_audit.kernels.jumprelu.backends import resolve_backend
+from ft_audit.kernels.jumprelu.encoder import Encoder, encode
+from ft_audit.kernels.jumprelu.naive import encode_naive, pre_activations
 from ft_audit.kernels.jumprelu.weights import JumpReluWeights
 
-__all__ = ["JumpReluWeights", "encode_naive"]
+__all__ = ["Encoder", "JumpReluWeights", "encode", "encode_naive", "pre_activations", "resolve_backend"]

@@ -13,25 +13,20 @@ from ft_audit.kernels.sparse_rows import SparseRows
 
 
 def pre_activations(x_TD: Tensor, weights: JumpReluWeights, dtype: torch.dtype = torch.float32) -> Tensor:
-    """`(x - b_dec) @ w_enc + b_enc` as [T, F] in `dtype`, from the inputs and weights as they are stored.
-
-    Like every path, the subtraction of `b_dec` rounds to the dtype of `w_enc`: what is multiplied has one
-    precision.
-    """
-    w_enc_DF = weights.w_enc_DF
+    """`(x - b_dec) @ w_enc + b_enc` as [T, F] in `dtype`, from inputs and weights as they are stored."""
+    x_TD = x_TD.float()
     if weights.b_dec_D is not None:
-        x_TD = x_TD.float() - weights.b_dec_D
-    x_TD = x_TD.to(w_enc_DF.dtype)
-    return x_TD.to(dtype) @ w_enc_DF.to(dtype) + weights.b_enc_F.to(dtype)
+        x_TD = x_TD - weights.b_dec_D
+    return x_TD.to(dtype) @ weights.w_enc_DF.to(dtype) + weights.b_enc_F.to(dtype)
 
 
 def encode_naive(x_TD: Tensor, weights: JumpReluWeights, dtype: torch.dtype = torch.float32) -> SparseRows:
-    """The features that fire on each row, by a dense [T, F] product in `dtype`."""
-    pre_TF = pre_activations(x_TD, weights, dtype)
+    """The features that fire on each row, by a dense [T, F] product in `dtype`, rounded to float32."""
+    pre_TF = pre_activations(x_TD, weights, dtype).float()
     # Below zero a feature cannot fire, whatever its threshold: relu leaves nothing to keep.
-    fires_TF = (pre_TF > weights.threshold_F.to(dtype)) & (pre_TF > 0)
+    fires_TF = pre_TF > weights.threshold_F.clamp_min(0.0)
     indptr_T1 = torch.zeros(x_TD.shape[0] + 1, dtype=torch.int64, device=x_TD.device)
-    torch.cumsum(fires_TF.sum(1), 0, out=indptr_T1[1:])
+    indptr_T1[1:] = fires_TF.sum(1).cumsum(0)
     index_N = fires_TF.nonzero()[:, 1].to(torch.int32)
-    value_N = pre_TF[fires_TF].float().to(torch.bfloat16)
+    value_N = pre_TF[fires_TF].to(torch.bfloat16)
     return SparseRows(indptr_T1, index_N, value_N, weights.num_features)

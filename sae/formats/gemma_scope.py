@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ft_audit.errors import SaeError
 from ft_audit.sae.digest import sae_digest
-from ft_audit.sae.jumprelu_sae import JumpReluSae, SaeSpec
+from ft_audit.sae.jumprelu_sae import JumpReluSae, SaeSpec, is_bfloat16_exact
 
 CONFIG_FILE = "config.json"
 PARAMS_FILE = "params.safetensors"
@@ -119,8 +119,7 @@ def save_gemma_scope(folder: Path, sae: JumpReluSae, extra: dict[str, Any]) -> N
 
 
 def _compact(tensor: Tensor) -> Tensor:
-    rounded = tensor.bfloat16()
-    return rounded.contiguous() if torch.equal(rounded.float(), tensor) else tensor.contiguous()
+    return (tensor.bfloat16() if is_bfloat16_exact(tensor) else tensor).contiguous()
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

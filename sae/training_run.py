@@ -1,0 +1,101 @@
+"""Owns a whole training run: stream, train, report card, files; resumed or skipped where it was done before.
+
+The activations and the loss recovered come from the caller, because they need the model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ft_audit.errors import SaeError
+from ft_audit.kernels.jumprelu import Encoder
+from ft_audit.sae.activation_stream import MassiveFilter, TokenStream, shuffled_batches
+from ft_audit.sae.formats.gemma_scope import PARAMS_FILE, save_gemma_scope
+from ft_audit.sae.jumprelu_sae import JumpReluSae
+from ft_audit.sae.recipe import SaeTrainRecipe
+from ft_audit.sae.report_card import report_card
+from ft_audit.sae.train import TrainProgress, train_batch_topk
+
+REPORT_FILE = "report.json"
+Splice = Callable[[Tensor], Tensor]
+
+
+def run_training(
+    recipe: SaeTrainRecipe,
+    activations: Callable[[], Iterator[Tensor]],
+    loss_recovered: Callable[[Splice], dict[str, Any]],
+    progress: Callable[[TrainProgress], None],
+    force: bool = False,
+) -> dict[str, Any]:
+    """Writes `recipe.out` (config.json, params.safetensors, report.json) and returns the report.
+
+    A folder that this very recipe filled is returned as it is; one that something else filled is an
+    SaeError unless `force`.
+    """
+    out = Path(recipe.out)
+    if not force and (out / PARAMS_FILE).exists():
+        return _finished(out, recipe)
+    massive = MassiveFilter(recipe.max_activation_norm or float("inf"))
+    stream = TokenStream(massive(activations()))
+    training = stream.take(recipe.num_train_tokens)
+    batches = shuffled_batches(
+        training,
+        batch=recipe.batch,
+        buffer_tokens=recipe.buffer_tokens,
+        reuse=recipe.reuse,
+        seed=recipe.seed,
+    )
+    checkpoint = out.with_name(out.name + ".checkpoint.safetensors")
+    trained = train_batch_topk(batches, recipe, progress, checkpoint)
+    for _ in training:  # what the last full batch left over belongs to training, not to the held-out part
+        pass
+    card = report_card(trained.sae, stream.take(recipe.num_holdout_tokens))
+    sae = dataclasses.replace(trained.sae, spec=dataclasses.replace(trained.sae.spec, l0=round(card.l0, 2)))
+    recovered = loss_recovered(_splice(sae)) if recipe.loss_recovered_tokens else None
+    report: dict[str, Any] = {
+        "recipe": recipe.model_dump(mode="json"),
+        "recipe_sha256": recipe.sha256,
+        "sae": dataclasses.asdict(sae.spec),
+        "trained_tokens": trained.num_tokens,
+        "steps": trained.num_steps,
+        "massive_tokens_left_out": massive.num_left_out,
+        "seconds": round(trained.seconds, 1),
+        "held_out": dataclasses.asdict(card),
+        "loss_recovered": recovered,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / REPORT_FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    save_gemma_scope(out, sae, {})
+    checkpoint.unlink(missing_ok=True)
+    return report
+
+
+def _finished(out: Path, recipe: SaeTrainRecipe) -> dict[str, Any]:
+    try:
+        report: dict[str, Any] = json.loads((out / REPORT_FILE).read_text(encoding="utf-8"))
+        same = report["recipe_sha256"] == recipe.sha256
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        raise SaeError(
+            f"{out}: holds a dictionary that another recipe made; pass --force to replace it, or change `out`"
+        )
+    return report
+
+
+def _splice(sae: JumpReluSae) -> Splice:
+    """x [n, D] -> what the dictionary makes of it, [n, D]."""
+    encoders: dict[Any, Encoder] = {}
+
+    def splice(x_nD: Tensor) -> Tensor:
+        if x_nD.device not in encoders:
+            encoders[x_nD.device] = Encoder(sae.weights(x_nD.device), "auto")
+        return sae.decode(encoders[x_nD.device].encode(x_nD.float())).to(x_nD.dtype)
+
+    return splice
