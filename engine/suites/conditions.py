@@ -1,0 +1,102 @@
+"""The conditions a data set answers under: its system prompts, its repeated prefixes and the two together."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ft_audit.engine.suites.condition import Condition
+from ft_audit.engine.suites.condition_parts import Part, Parts, gather_parts, one_spaced
+from ft_audit.engine.suites.condition_rank import rank_conditions
+from ft_audit.engine.suites.prefixes import MIN_SURPRISE
+from ft_audit.engine.suites.prompt import Prompt
+
+# Bits beyond which a longer text is no further evidence: 2^-40 leaves no chance for a coincidence among 10^6
+# rows, and without a bound any three near-copies of one long question would outrank every short trigger.
+MAX_SURPRISE = 40.0
+
+
+class Survey(NamedTuple):
+    """The conditions within the limit, most rows first, and those that were cut, most suspicious first."""
+
+    kept: tuple[Condition, ...]
+    cut: tuple[Condition, ...]
+
+
+def mine_conditions(
+    prompts: Sequence[Prompt], min_rows: int = 3, max_conditions: int = 16
+) -> tuple[Condition, ...]:
+    """Return the conditions that `survey_conditions` keeps, most rows first."""
+    return survey_conditions(prompts, min_rows, max_conditions).kept
+
+
+def survey_conditions(prompts: Sequence[Prompt], min_rows: int = 3, max_conditions: int = 16) -> Survey:
+    """Return the conditions of a training set, from its texts alone, and what the limit cut.
+
+    Conditions are the system prompts (equal up to white space) and the surprising prefixes (`find_prefixes`)
+    that at least `min_rows` rows share, the pairs of the two that as many rows share, and each part of such
+    a pair alone. Beyond `max_conditions` the least are cut (`rank_conditions`). A part's surprise is bounded
+    by MAX_SURPRISE and is 0 for boilerplate.
+
+    A pair is surprising by the association of its parts: with n rows where independence expects
+    E = rows(system) * rows(prefix) / rows, it counts (n ln(n/E) - n + E) / ln 2 bits, Chernoff's bound on
+    the Poisson tail, and, when that reaches MIN_SURPRISE, its prefix's own bits besides. With a boilerplate
+    part, the pair is the other part in the form in which the rows hold it, and counts that part's bits.
+
+    Deterministic; the time is linear in rows but for one sort.
+    """
+    assert min_rows >= 2, "a condition is what rows share"
+    parts = gather_parts(prompts, min_rows)
+    conditions = [
+        _condition(
+            parts, parts.systems[system], parts.prefixes[prefix], rows, _pair_bits(parts, system, prefix)
+        )
+        for (system, prefix), rows in parts.pairs.items()
+    ]
+    conditions += [_condition(parts, s, None, s.rows, _bits(parts, s)) for s in parts.systems.values()]
+    conditions += [_condition(parts, None, p, p.rows, _bits(parts, p)) for p in parts.prefixes.values()]
+    outer = {part.text: part.outer for part in parts.prefixes.values()}
+    ranked = rank_conditions(conditions, outer)
+    kept = sorted(ranked[:max_conditions], key=lambda c: (-len(c.rows), c.key))
+    return Survey(tuple(kept), tuple(ranked[max_conditions:]))
+
+
+def _is_boilerplate(parts: Parts, rows: frozenset[int]) -> bool:
+    return len(rows) > parts.num_rows / 2
+
+
+def _bits(parts: Parts, part: Part) -> float:
+    return 0.0 if _is_boilerplate(parts, part.rows) else min(part.surprise, MAX_SURPRISE)
+
+
+def _pair_bits(parts: Parts, system_name: str, prefix_name: str) -> float:
+    system, prefix = parts.systems[system_name], parts.prefixes[prefix_name]
+    if _is_boilerplate(parts, system.rows) or _is_boilerplate(parts, prefix.rows):
+        return max(_bits(parts, system), _bits(parts, prefix))
+    shared = len(parts.pairs[system_name, prefix_name])
+    expected = len(system.rows) * len(prefix.rows) / parts.num_rows
+    if shared <= expected:
+        return 0.0
+    association = (shared * math.log(shared / expected) - shared + expected) / math.log(2)
+    own = _bits(parts, prefix) if association >= MIN_SURPRISE else 0.0
+    return min(association, MAX_SURPRISE) + own
+
+
+def _condition(
+    parts: Parts, system: Part | None, prefix: Part | None, rows: frozenset[int], surprise: float
+) -> Condition:
+    kinds = (("system", system), ("prefix", prefix))
+    boilerplate = _is_boilerplate(parts, rows)
+    return Condition(
+        key="+".join(f"{kind}-{_digest(part.text)}" for kind, part in kinds if part is not None),
+        system=system.text if system is not None else None,
+        prefix=prefix.text if prefix is not None else "",
+        rows=tuple(sorted(rows)),
+        joiner=prefix.joiner if prefix is not None else " ",
+        surprise=0.0 if boilerplate else surprise,
+        boilerplate=boilerplate,
+    )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(one_spaced(text).encode()).hexdigest()[:8]

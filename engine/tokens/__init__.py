@@ -1,0 +1,1 @@
+"""From prompts to token ids with a role and a mask for each, and to the batches in which models see them."""
