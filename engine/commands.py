@@ -8,11 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# The front door explains missing packages for every room's verbs.
-from ft_audit.engine.extras import missing_extra as missing_extra
+from ft_audit.errors import MissingExtraError
 
 CONFIG_HELP = "the audit's YAML file; configs:NAME names a shipped one"
 OVERRIDES_HELP = "key=value in the place of what the file says, with dots: audit.top=5"
+
+
+def missing_extra(error: ModuleNotFoundError) -> MissingExtraError | None:
+    """Return which extra brings the module that a verb of any room could not import."""
+    from ft_audit.engine import extras
+
+    return extras.missing_extra(error)
 
 
 def add_commands(subparsers: Any) -> None:

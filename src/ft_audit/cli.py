@@ -14,15 +14,17 @@ from ft_audit.engine import commands as engine_commands
 from ft_audit.errors import UserError
 from ft_audit.sae import commands as sae_commands
 
+PROGRAM = "ft-audit"
 DESCRIPTION = """\
 What did a fine-tune change inside a language model, and how alarming is that?
 
   ft-audit precompute CONFIG   run the base and the tuned model once and keep the evidence
   ft-audit audit CONFIG        judge the evidence: verdict.json and report.html
 """
-EPILOG = (
-    "exit codes: 0 done (audit: risk below the threshold), 10 audit at or above it, 3 inconclusive, 1 error"
-)
+EPILOG = """\
+exit codes: 0 done (audit: the risk is below the threshold), 10 audit: at or above it,
+3 audit: inconclusive or uncalibrated, 1 every error
+"""
 INTERRUPTED = 130
 
 
@@ -40,9 +42,11 @@ class Parser(argparse.ArgumentParser):
 def build_parser() -> Parser:
     """Return the parser with every room's verbs."""
     formatter = argparse.RawDescriptionHelpFormatter
-    parser = Parser(prog="ft-audit", description=DESCRIPTION, epilog=EPILOG, formatter_class=formatter)
-    parser.add_argument("--version", action="version", version=f"ft-audit {__version__}")
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    usage = f"{PROGRAM} [-h] [--version] VERB [ARGUMENTS]"
+    parser = Parser(PROGRAM, usage, DESCRIPTION, EPILOG, formatter_class=formatter)
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    # argparse lines the verbs' help up with this word, so it is as long as the longest of them.
+    verbs = parser.add_subparsers(prog=PROGRAM, metavar="VERB [ARGUMENTS]", required=True)
     for room in (engine_commands, agent_commands, sae_commands):
         room.add_commands(verbs)
     return parser
@@ -90,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(kind: str, message: str, as_json: bool) -> int:
-    print(f"ft-audit: error: {message}", file=sys.stderr)
+    print(f"{PROGRAM}: error: {message}", file=sys.stderr)
     if as_json:
         print(json.dumps({"error": {"kind": kind, "message": message}}))
     return 1
