@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from ft_audit.kernels.diff_stats.moments import FloatArray, IntArray, PairMoments
 from ft_audit.kernels.diff_stats.rows import PairRows, SideRows
 
-# Columns of a token accumulator: eight doubles, one cache line a feature.
-SUM_B, SUM_T, SUMSQ_B, SUMSQ_T, CROSS, FIRED_B, FIRED_T, FIRED_BOTH = range(8)
+# Columns of a token accumulator.
+SUM_B, SUM_T, SUMSQ_B, SUMSQ_T, CROSS, FIRED_B, FIRED_T, FIRED_BOTH, MAX_B, MAX_T = range(10)
+NUM_SUMS = MAX_B  # the columns before the maxima add up
 # Columns of the prompt totals.
 SUM_D, SUMSQ_D, SUM_R, SUMSQ_R, PROMPTS_B, PROMPTS_T, PROMPTS_EITHER = range(7)
 
@@ -30,11 +31,10 @@ class PromptDifferences(NamedTuple):
 def pair_moments(rows: PairRows) -> PairMoments:
     """The segment's moments; releases the GIL, so that segments run side by side in threads."""
     rows.check()
-    token_F8 = np.zeros((rows.num_features, 8))
+    token_F10 = np.zeros((rows.num_features, 10))
     prompt_F7 = np.zeros((rows.num_features, 7))
-    max_F2 = np.zeros((rows.num_features, 2))
     num_tokens, num_prompts = _accumulate(
-        rows.base, rows.tuned, rows.prompt_indptr_P1, rows.mask_T, token_F8, prompt_F7, max_F2
+        rows.base, rows.tuned, rows.prompt_indptr_P1, rows.mask_T, token_F10, prompt_F7
     )
 
     def floats(table: np.ndarray, column: int) -> NDArray[np.float64]:
@@ -46,16 +46,16 @@ def pair_moments(rows: PairRows) -> PairMoments:
     return PairMoments(
         num_tokens=int(num_tokens),
         num_prompts=int(num_prompts),
-        fired_base=counts(token_F8, FIRED_B),
-        fired_tuned=counts(token_F8, FIRED_T),
-        fired_both=counts(token_F8, FIRED_BOTH),
-        sum_base=floats(token_F8, SUM_B),
-        sum_tuned=floats(token_F8, SUM_T),
-        sumsq_base=floats(token_F8, SUMSQ_B),
-        sumsq_tuned=floats(token_F8, SUMSQ_T),
-        cross=floats(token_F8, CROSS),
-        max_base=floats(max_F2, 0),
-        max_tuned=floats(max_F2, 1),
+        fired_base=counts(token_F10, FIRED_B),
+        fired_tuned=counts(token_F10, FIRED_T),
+        fired_both=counts(token_F10, FIRED_BOTH),
+        sum_base=floats(token_F10, SUM_B),
+        sum_tuned=floats(token_F10, SUM_T),
+        sumsq_base=floats(token_F10, SUMSQ_B),
+        sumsq_tuned=floats(token_F10, SUMSQ_T),
+        cross=floats(token_F10, CROSS),
+        max_base=floats(token_F10, MAX_B),
+        max_tuned=floats(token_F10, MAX_T),
         prompts_base=counts(prompt_F7, PROMPTS_B),
         prompts_tuned=counts(prompt_F7, PROMPTS_T),
         prompts_either=counts(prompt_F7, PROMPTS_EITHER),
@@ -87,12 +87,13 @@ def _accumulate(
     tuned: SideRows,
     prompt_indptr_P1: IntArray,
     mask_T: NDArray[np.bool_],
-    token_F8: FloatArray,
+    token_F10: FloatArray,
     prompt_F7: FloatArray,
-    max_F2: FloatArray,
 ) -> tuple[int, int]:
-    scratch_F8 = np.zeros(token_F8.shape)
-    touched = np.empty(len(token_F8), dtype=np.int64)
+    # A prompt touches few features: their accumulators lie side by side and stay in the cache, whatever F is.
+    slot_F = np.full(len(token_F10), -1, dtype=np.int32)
+    touched = np.empty(len(token_F10), dtype=np.int32)
+    scratch_F10 = np.empty(token_F10.shape)
     num_tokens = 0
     num_prompts = 0
     for p in range(len(prompt_indptr_P1) - 1):
@@ -101,11 +102,11 @@ def _accumulate(
         for t in range(prompt_indptr_P1[p], prompt_indptr_P1[p + 1]):
             if mask_T[t]:
                 counted += 1
-                num_touched = _add_token(base, tuned, t, touched, num_touched, scratch_F8, max_F2)
+                num_touched = _add_token(base, tuned, t, slot_F, touched, num_touched, scratch_F10)
         if counted > 0:
             num_tokens += counted
             num_prompts += 1
-            _close_prompt(counted, touched[:num_touched], scratch_F8, token_F8, prompt_F7)
+            _close_prompt(counted, slot_F, touched[:num_touched], scratch_F10, token_F10, prompt_F7)
     return num_tokens, num_prompts
 
 
@@ -114,35 +115,39 @@ def _add_token(
     base: SideRows,
     tuned: SideRows,
     t: int,
-    touched: IntArray,
+    slot_F: NDArray[np.int32],
+    touched: NDArray[np.int32],
     num_touched: int,
-    scratch_F8: FloatArray,
-    max_F2: FloatArray,
+    scratch_F10: FloatArray,
 ) -> int:
     i, i_end = base.indptr_T1[t], base.indptr_T1[t + 1]
     j, j_end = tuned.indptr_T1[t], tuned.indptr_T1[t + 1]
     while i < i_end or j < j_end:
         in_base = i < i_end and (j >= j_end or base.index_N[i] <= tuned.index_N[j])
         in_tuned = j < j_end and (i >= i_end or tuned.index_N[j] <= base.index_N[i])
-        f = np.int64(base.index_N[i]) if in_base else np.int64(tuned.index_N[j])
-        row = scratch_F8[f]
-        if row[FIRED_B] == 0.0 and row[FIRED_T] == 0.0:
-            touched[num_touched] = f
+        f = base.index_N[i] if in_base else tuned.index_N[j]
+        slot = slot_F[f]
+        if slot < 0:
+            slot = num_touched
+            slot_F[f] = slot
+            touched[slot] = f
+            scratch_F10[slot] = 0.0
             num_touched += 1
+        row = scratch_F10[slot]
         b = 0.0
         if in_base:
             b = np.float64(base.value_N[i])
             row[SUM_B] += b
             row[SUMSQ_B] += b * b
             row[FIRED_B] += 1.0
-            max_F2[f, 0] = max(max_F2[f, 0], b)
+            row[MAX_B] = max(row[MAX_B], b)
             i += 1
         if in_tuned:
             v = np.float64(tuned.value_N[j])
             row[SUM_T] += v
             row[SUMSQ_T] += v * v
             row[FIRED_T] += 1.0
-            max_F2[f, 1] = max(max_F2[f, 1], v)
+            row[MAX_T] = max(row[MAX_T], v)
             j += 1
             if in_base:
                 row[CROSS] += b * v
@@ -152,10 +157,17 @@ def _add_token(
 
 @njit(cache=True, nogil=True)
 def _close_prompt(
-    counted: int, touched: IntArray, scratch_F8: FloatArray, token_F8: FloatArray, prompt_F7: FloatArray
+    counted: int,
+    slot_F: NDArray[np.int32],
+    touched: NDArray[np.int32],
+    scratch_F10: FloatArray,
+    token_F10: FloatArray,
+    prompt_F7: FloatArray,
 ) -> None:
-    for f in touched:
-        row = scratch_F8[f]
+    for slot in range(len(touched)):
+        f = touched[slot]
+        slot_F[f] = -1
+        row = scratch_F10[slot]
         d = (row[SUM_T] - row[SUM_B]) / counted
         r = (row[FIRED_T] - row[FIRED_B]) / counted
         total = prompt_F7[f]
@@ -166,9 +178,10 @@ def _close_prompt(
         total[PROMPTS_B] += row[FIRED_B] > 0.0
         total[PROMPTS_T] += row[FIRED_T] > 0.0
         total[PROMPTS_EITHER] += 1.0
-        for column in range(8):
-            token_F8[f, column] += row[column]
-            row[column] = 0.0
+        for column in range(NUM_SUMS):
+            token_F10[f, column] += row[column]
+        for column in range(NUM_SUMS, 10):
+            token_F10[f, column] = max(token_F10[f, column], row[column])
 
 
 @njit(cache=True, nogil=True)

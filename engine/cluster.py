@@ -1,0 +1,102 @@
+"""Where reductions over stored segments run: threads of this process, or a dask cluster elsewhere.
+
+One task a segment, results merged by a tree whose shape depends on the number of segments alone; so threads,
+processes and machines give the same bits.
+"""
+
+import os
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from dask.base import compute
+from dask.delayed import delayed
+from distributed import Client
+from distributed.comm import resolve_address
+
+from ft_audit.errors import ConfigError
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduler:
+    """An open place to run tasks; `compute` takes dask collections and returns their values in order."""
+
+    name: str
+    compute: Callable[..., tuple[Any, ...]]
+
+    def map(self, task: Callable[[int], Result], numbers: Sequence[int]) -> list[Result]:
+        """Return `task(n)` for every number, in the order of the numbers."""
+        return list(self.compute(*_tasks(task, numbers)))
+
+    def map_reduce(
+        self,
+        task: Callable[[int], Result],
+        numbers: Sequence[int],
+        merge: Callable[[Result, Result], Result],
+    ) -> Result:
+        """Return the results of `task(n)` merged pairwise, neighbours first; `numbers` must not be empty."""
+        assert numbers, "nothing to reduce"
+        parts = _tasks(task, numbers)
+        delayed_merge = delayed(merge, pure=False)
+        while len(parts) > 1:
+            merged = [
+                delayed_merge(left, right) for left, right in zip(parts[::2], parts[1::2], strict=False)
+            ]
+            parts = merged + parts[2 * len(merged) :]
+        result: Result = self.compute(parts[0])[0]
+        return result
+
+
+@contextmanager
+def open_scheduler(
+    address: str | None = None, num_threads: int | None = None, connect_seconds: float = 15.0
+) -> Generator[Scheduler]:
+    """Threads of this process (default), or the dask scheduler at the address; closed when the block ends.
+
+    Raises ConfigError when no scheduler answers at the address.
+    """
+    if address is None:
+        with ThreadPoolExecutor(num_threads or os.cpu_count(), thread_name_prefix="ft-audit-reduce") as pool:
+            yield Scheduler("threads", partial(compute, scheduler="threads", pool=pool))
+        return
+    with _connect(address, connect_seconds) as client:
+        yield Scheduler(address, partial(compute, scheduler=client))
+
+
+@contextmanager
+def scheduler_or_threads(scheduler: Scheduler | None) -> Generator[Scheduler]:
+    """The scheduler as given, left open; or threads of this process, closed when the block ends."""
+    if scheduler is not None:
+        yield scheduler
+        return
+    with open_scheduler() as threads:
+        yield threads
+
+
+def _tasks(task: Callable[[int], Result], numbers: Sequence[int]) -> list[Any]:
+    # The task is one node that the others depend on, so a cluster ships it once and not with each number;
+    # pure=False takes keys from a counter instead of hashing what the task carries.
+    shared = delayed(task, pure=False, traverse=False)
+    run = delayed(_call, pure=False)
+    return [run(shared, number) for number in numbers]
+
+
+def _call(task: Callable[[int], Result], number: int) -> Result:
+    return task(number)
+
+
+def _connect(address: str, connect_seconds: float) -> Client:
+    try:
+        # A client that fails on the address itself is left half open and hangs when it is collected.
+        resolve_address(address)
+        return Client(address, timeout=connect_seconds, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"no dask scheduler answers at {address!r} ({error}): start one with `dask scheduler`, give its "
+            "address as tcp://HOST:PORT, or leave --scheduler out to use this machine's threads"
+        ) from None
