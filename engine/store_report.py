@@ -75,7 +75,7 @@ def render_list(report: dict[str, Any]) -> str:
 def render_verify(report: dict[str, Any]) -> str:
     """Return the problems, one a line, and what was checked."""
     lines = [f"{problem['kind']} {problem['id']}: {problem['problem']}" for problem in report["problems"]]
-    verdict = f"{len(lines)} problems" if lines else "all whole"
+    verdict = f"problems: {len(lines)}" if lines else "all whole"
     return "\n".join([*lines, f"{report['checked']} runs and diffs checked in {report['store']}: {verdict}"])
 
 
