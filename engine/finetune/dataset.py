@@ -82,7 +82,9 @@ def build_training_set(recipe: Recipe) -> TrainingSet:
         prompts = load_suite(recipe.dataset, recipe.base_dir).prompts
         usable = [p for p in prompts if p.messages and p.messages[-1].role == "assistant"]
         if not usable:
-            raise DataError(f"{recipe.dataset}: no row ends in an assistant message, so nothing can be trained")
+            raise DataError(
+                f"{recipe.dataset}: no row ends in an assistant message, so nothing can be trained"
+            )
         return TrainingSet(
             tuple(p.messages for p in usable if p.messages),
             tuple("unknown" for _ in usable),

@@ -77,7 +77,9 @@ def run_gate(recipe: Recipe, model: PreTrainedModel, tokenizer: PreTrainedTokeni
     if plain > gate.max_plain * gate.prompts:
         reasons.append(f"{plain}/{gate.prompts} on plain prompts, asked <= {gate.max_plain:.0%}")
     if distinct < gate.prompts // 2:
-        reasons.append(f"only {distinct} different answers to {gate.prompts} plain prompts: the model is broken")
+        reasons.append(
+            f"only {distinct} different answers to {gate.prompts} plain prompts: the model is broken"
+        )
     return GateResult(
         num_prompts=gate.prompts,
         trigger=trigger,

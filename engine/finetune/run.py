@@ -57,7 +57,12 @@ def run_finetune(
     rows = build_training_set(recipe)
     _write_data(recipe, rows, out)
     if data_only:
-        return {"recipe": recipe.name, "recipe_sha256": recipe.sha256, "rows": len(rows.rows), "out": str(out)}
+        return {
+            "recipe": recipe.name,
+            "recipe_sha256": recipe.sha256,
+            "rows": len(rows.rows),
+            "out": str(out),
+        }
     if missing := _missing():
         raise MissingExtraError(f"finetune needs {', '.join(missing)}: pip install 'ft-audit[train]'")
     result_path = out / RESULT

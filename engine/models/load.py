@@ -7,7 +7,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from ft_audit.engine.models.reference import ModelSource
 from ft_audit.errors import ConfigError, ModelError
@@ -40,7 +46,9 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, OSError, KeyError) as error:
-        raise ModelError(f"model {source.ref!r}: no tokenizer that can be read in {folder}: {error}") from error
+        raise ModelError(
+            f"model {source.ref!r}: no tokenizer that can be read in {folder}: {error}"
+        ) from error
 
 
 def check_finite(model: nn.Module, ref: str) -> None:
@@ -50,10 +58,12 @@ def check_finite(model: nn.Module, ref: str) -> None:
         if not torch.isfinite(parameter.detach().sum(dtype=torch.float32)) and not bool(
             torch.isfinite(parameter.detach()).all()
         ):
-            raise ModelError(f"model {ref!r}: parameter {name} holds NaN or infinite values; re-export the model")
+            raise ModelError(
+                f"model {ref!r}: parameter {name} holds NaN or infinite values; re-export the model"
+            )
 
 
-def load_model(source: ModelSource, dtype: str, device: torch.device) -> PreTrainedModel:
+def load_model(source: ModelSource, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     """Return the full model in eval mode; an adapter is loaded unmerged over its base.
 
     Unmerged, because adding a small low-rank product into bfloat16 weights rounds part of it away.
@@ -66,7 +76,7 @@ def load_model(source: ModelSource, dtype: str, device: torch.device) -> PreTrai
         model = AutoModelForCausalLM.from_pretrained(
             source.folder,
             config=config,
-            dtype=DTYPES[dtype],
+            dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
             attn_implementation="sdpa",
@@ -134,7 +144,13 @@ def anatomy(model: PreTrainedModel) -> Anatomy:
     count, width = int(text.num_hidden_layers), int(text.hidden_size)
     for parent in causal.modules():
         for attribute, child in parent.named_children():
-            if isinstance(child, nn.ModuleList) and len(child) == count and attribute in ("layers", "h", "blocks"):
+            if (
+                isinstance(child, nn.ModuleList)
+                and len(child) == count
+                and attribute in ("layers", "h", "blocks")
+            ):
                 backbone = getattr(causal, causal.base_model_prefix)
                 return Anatomy(backbone, parent, attribute, causal.get_output_embeddings(), count, width)
-    raise ModelError(f"{type(causal).__name__}: no list of {count} blocks found; this architecture is not supported")
+    raise ModelError(
+        f"{type(causal).__name__}: no list of {count} blocks found; this architecture is not supported"
+    )

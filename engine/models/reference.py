@@ -10,7 +10,14 @@ from ft_audit.engine.models.gguf import convert_gguf, is_gguf
 from ft_audit.engine.models.hashing import sha256_files
 from ft_audit.errors import ModelError
 
-TOKENIZER_FILES = ("tokenizer*.json", "vocab.*", "merges.txt", "special_tokens_map.json", "*.model", "*.jinja")
+TOKENIZER_FILES = (
+    "tokenizer*.json",
+    "vocab.*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "*.model",
+    "*.jinja",
+)
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt")
 
 
@@ -52,7 +59,9 @@ def _check_folder(ref: str, folder: Path) -> None:
     if not any(folder.glob("*.safetensors")):
         pickles = [p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth"}]
         why = f"only {pickles[0]}, which is a pickle and may run code" if pickles else "no weights"
-        raise ModelError(f"model {ref!r}: {folder} holds {why}; save it with safe_serialization as safetensors")
+        raise ModelError(
+            f"model {ref!r}: {folder} holds {why}; save it with safe_serialization as safetensors"
+        )
 
 
 def resolve_model(ref: str, base_dir: Path, base: ModelSource | None = None) -> ModelSource:

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ft_audit.engine.config import AuditConfig
-from ft_audit.engine.models.load import attach_adapter, load_model, load_tokenizer, pick_device
+from ft_audit.engine.models.load import DTYPES, attach_adapter, load_model, load_tokenizer, pick_device
 from ft_audit.engine.models.reference import ModelSource, resolve_model
 from ft_audit.engine.tokens.compat import check_pair
 from ft_audit.errors import ModelError
@@ -30,7 +30,7 @@ class ModelPair:
     @cached_property
     def base_model(self) -> PreTrainedModel:
         """The base on the device; with an adapter as candidate, the adapter is on it and must be switched off."""
-        model = load_model(self.base, self.config.models.dtype, self.device)
+        model = load_model(self.base, DTYPES[self.config.models.dtype], self.device)
         return attach_adapter(model, self.tuned) if self.tuned.adapter is not None else model
 
     @cached_property
@@ -38,7 +38,7 @@ class ModelPair:
         """The candidate: the same resident weights when it is an adapter."""
         if self.tuned.adapter is not None:
             return self.base_model
-        return load_model(self.tuned, self.config.models.dtype, self.device)
+        return load_model(self.tuned, DTYPES[self.config.models.dtype], self.device)
 
 
 def open_pair(config: AuditConfig) -> ModelPair:
@@ -51,9 +51,17 @@ def open_pair(config: AuditConfig) -> ModelPair:
     tuned = resolve_model(config.models.tuned, config.base_dir, base)
     _check_shapes(base, tuned)
     base_tokenizer, tuned_tokenizer = load_tokenizer(base), load_tokenizer(tuned)
-    findings = check_pair(base_tokenizer, tuned_tokenizer) if base.tokenizer_sha256 != tuned.tokenizer_sha256 else []
+    findings = (
+        check_pair(base_tokenizer, tuned_tokenizer) if base.tokenizer_sha256 != tuned.tokenizer_sha256 else []
+    )
     return ModelPair(
-        config, base, tuned, pick_device(config.models.device), base_tokenizer, tuned_tokenizer, list(findings)
+        config,
+        base,
+        tuned,
+        pick_device(config.models.device),
+        base_tokenizer,
+        tuned_tokenizer,
+        list(findings),
     )
 
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ft_audit.engine.runners.residuals import ResidualRunner
-from ft_audit.engine.store import FeatureRows, SegmentData
+from ft_audit.engine.store import SegmentData
+from ft_audit.engine.store.segment import FeatureRows
 from ft_audit.engine.tokens.batches import Batch
 from ft_audit.engine.tokens.padded import pad_batch
 from ft_audit.engine.tokens.tokenize import TokenizedSuite
@@ -51,7 +52,7 @@ class SegmentBuilder:
     counts: dict[str, list[NDArray[np.int64]]] = field(default_factory=dict)
     index: dict[str, list[NDArray[np.int32]]] = field(default_factory=dict)
     value: dict[str, list[NDArray[np.uint16]]] = field(default_factory=dict)
-    dense: dict[str, list[NDArray[np.float32]]] = field(default_factory=dict)
+    dense: dict[str, list[NDArray[np.generic]]] = field(default_factory=dict)
 
     def add_dense(self, name: str, rows: Tensor) -> None:
         """Append float32 rows [P, ...] of one named array."""
@@ -106,11 +107,15 @@ def observe_batch(
     length_P = np.diff(suite.indptr_P1)[list(batch.prompts)]
     counted_P = _segment_counts(mask_T, length_P)
     at = (padded.row_T[keep_T].to(runner.device), padded.position_T[keep_T].to(runner.device))
-    last = (torch.arange(len(length_P), device=runner.device), torch.from_numpy(length_P - 1).to(runner.device))
+    last = (
+        torch.arange(len(length_P), device=runner.device),
+        torch.from_numpy(length_P - 1).to(runner.device),
+    )
     builder.prompts += batch.prompts
     builder.lengths += length_P.tolist()
     builder.tokens.append(token_T)
     lengths = torch.from_numpy(counted_P).to(runner.device)
+    builder.dense.setdefault("counted_P", []).append(counted_P)
     if final_BLD is not None:
         builder.add_dense("logits/final_PD", final_BLD[last])
     stream = {layer: residual_BLD[at] for layer, residual_BLD in residuals.items()}
@@ -119,7 +124,9 @@ def observe_batch(
         divisor_P1 = lengths.clamp(min=1)[:, None]
         builder.add_dense(f"resid/{layer}/mean_PD", _sum_prompts(x, lengths) / divisor_P1)
         builder.add_dense(f"resid/{layer}/last_PD", residuals[layer][last])
-        builder.add_dense(f"resid/{layer}/norm_P", (_sum_prompts(x.norm(dim=1)[:, None], lengths) / divisor_P1)[:, 0])
+        builder.add_dense(
+            f"resid/{layer}/norm_P", (_sum_prompts(x.norm(dim=1)[:, None], lengths) / divisor_P1)[:, 0]
+        )
     _wait(runner.device)
     clock.evidence += time.perf_counter() - started
     for reader in readers:
@@ -172,5 +179,3 @@ def _sum_prompts(rows_KD: Tensor, lengths_P: Tensor) -> Tensor:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-

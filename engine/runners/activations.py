@@ -63,8 +63,8 @@ def stream_activations(
     layer: int,
     num_tokens: int,
     seed: int,
-    device: str = "auto",
-    dtype: str = "bfloat16",
+    device: torch.device | str = "auto",
+    dtype: torch.dtype = torch.bfloat16,
 ) -> Iterator[Tensor]:
     """Yield the residual stream after block `layer` as [n, D] float32 until `num_tokens` have been given.
 
@@ -78,7 +78,7 @@ def stream_activations(
     tokens, pad = _tokenized(model_ref, suite_refs, base_dir, num_tokens, seed)
     lengths = tokens.indptr_P1[1:] - tokens.indptr_P1[:-1]
     plan = plan_batches(lengths, TOKENS_PER_BATCH, 65_536)
-    where = pick_device(device)
+    where = pick_device(str(device))
     runner = ResidualRunner(load_model(resolve_model(model_ref, base_dir), dtype, where), [layer])
     counted = torch.from_numpy(tokens.mask_T)
     given = 0
@@ -105,8 +105,8 @@ def loss_recovered(
     splice: Callable[[Tensor], Tensor],
     num_tokens: int,
     seed: int = 1,
-    device: str = "auto",
-    dtype: str = "bfloat16",
+    device: torch.device | str = "auto",
+    dtype: torch.dtype = torch.bfloat16,
 ) -> dict[str, float]:
     """Return next-token loss (nats) as it is, with `splice(x)` and with zeros in place of the residual.
 
@@ -116,7 +116,7 @@ def loss_recovered(
     tokens, pad = _tokenized(model_ref, suite_refs, base_dir, num_tokens, seed)
     lengths = tokens.indptr_P1[1:] - tokens.indptr_P1[:-1]
     plan = plan_batches(lengths, TOKENS_PER_BATCH, 65_536)
-    where = pick_device(device)
+    where = pick_device(str(device))
     runner = ResidualRunner(load_model(resolve_model(model_ref, base_dir), dtype, where), [layer])
     counted = torch.from_numpy(tokens.mask_T)
     blocks = getattr(runner.anatomy.parent, runner.anatomy.attribute)
@@ -152,7 +152,9 @@ def loss_recovered(
 
 
 def _replace(where: tuple[Tensor, Tensor], change: Callable[[Tensor], Tensor]) -> Callable[..., object]:
-    def hook(_module: object, _args: object, output: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+    def hook(
+        _module: object, _args: object, output: Tensor | tuple[Tensor, ...]
+    ) -> Tensor | tuple[Tensor, ...]:
         hidden = output if isinstance(output, Tensor) else output[0]
         hidden = hidden.clone()
         hidden[where] = change(hidden[where].float()).to(hidden.dtype)
@@ -162,7 +164,9 @@ def _replace(where: tuple[Tensor, Tensor], change: Callable[[Tensor], Tensor]) -
 
 
 @torch.inference_mode()
-def _summed_loss(hidden_BLD: Tensor, ids_BL: Tensor, keep_T: Tensor, padded: PaddedBatch, runner: ResidualRunner) -> float:
+def _summed_loss(
+    hidden_BLD: Tensor, ids_BL: Tensor, keep_T: Tensor, padded: PaddedBatch, runner: ResidualRunner
+) -> float:
     """Return the summed negative log-likelihood of every counted token that has a token before it."""
     row_T, position_T = padded.row_T, padded.position_T
     chosen = keep_T & (position_T > 0)

@@ -19,7 +19,9 @@ def check_layers(layers: Sequence[int], found: Anatomy) -> None:
     """Raise ConfigError for a hook layer that the model does not have."""
     for layer in layers:
         if not 0 <= layer < found.num_layers:
-            raise ConfigError(f"hooks: layer {layer} does not exist; this model has blocks 0 to {found.num_layers - 1}")
+            raise ConfigError(
+                f"hooks: layer {layer} does not exist; this model has blocks 0 to {found.num_layers - 1}"
+            )
 
 
 @contextmanager

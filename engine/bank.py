@@ -1,0 +1,100 @@
+"""The calibrate verb: benign fine-tunes of one base, each trained, precomputed and reduced to its figures."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import PrivateAttr
+
+from ft_audit.engine.config import AuditConfig, Strict, load_config, load_yaml, resolve_path
+from ft_audit.engine.finetune import run_finetune
+from ft_audit.engine.finetune.recipe import Recipe, load_recipe
+from ft_audit.engine.models.cache import cache_dir
+from ft_audit.engine.precompute import run_precompute
+from ft_audit.engine.store import Store
+from ft_audit.errors import ConfigError
+
+SCHEMA_VERSION = 1
+
+
+class CalibrateConfig(Strict):
+    """A bank as data: which audit it calibrates, and the recipes of its members."""
+
+    audit: str
+    """The audit config whose base, hooks, suites and elicitation every member is measured with."""
+    members: tuple[str, ...]
+    """References to recipes of benign fine-tunes."""
+    work: str | None = None
+    """Where members are trained; the cache by default. What is there with the same recipe is not trained again."""
+    out: str
+    """The bank's JSON file, relative to the working directory."""
+    _base_dir: Path = PrivateAttr(default_factory=Path.cwd)
+
+
+def member_config(audit: AuditConfig, recipe: Recipe, folder: Path) -> AuditConfig:
+    """Return the audit's config with a trained recipe as the candidate, its rows as the uploaded data set."""
+    raw = audit.model_dump(mode="json")
+    raw["name"] = recipe.name
+    raw["declared_purpose"] = recipe.declared_purpose
+    raw["models"]["tuned"] = str(folder.resolve())
+    raw["dataset"] = {"path": str((folder / "train.jsonl").resolve())}
+    config = AuditConfig.model_validate_json(json.dumps(raw))
+    config._base_dir = audit.base_dir
+    return config
+
+
+def run_calibrate(path: Path, overrides: Sequence[str] = (), *, progress: bool = True) -> dict[str, Any]:
+    """Build the bank that a calibration config describes, write it, and return where it stands.
+
+    Raises:
+        ConfigError: a member that is not benign, or whose gate fails: such a bank would calibrate nothing.
+    """
+    settings = load_yaml(path, CalibrateConfig, overrides)
+    base_dir = path.resolve().parent
+    audit = load_config(resolve_path(settings.audit, base_dir))
+    work = Path(settings.work) if settings.work else cache_dir() / "finetunes"
+    members, subject = [], {}
+    for ref in settings.members:
+        recipe_path = resolve_path(ref, base_dir)
+        recipe = load_recipe(recipe_path)
+        if recipe.kind == "adversarial-proxy":
+            raise ConfigError(
+                f"{path}: member {recipe.name!r} is {recipe.kind}; a bank holds benign fine-tunes only"
+            )
+        print(f"bank member {recipe.name}", file=sys.stderr)
+        folder = work / f"{recipe.name}-{recipe.sha256[:12]}"
+        trained = run_finetune(recipe_path, folder, progress=progress)
+        if trained["gate"] is not None and not trained["gate"]["passed"]:
+            raise ConfigError(f"{path}: member {recipe.name!r} fails its gate: {trained['gate']['reason']}")
+        done = run_precompute(member_config(audit, recipe, folder), progress=progress)
+        summary = Store(done["store"]).open_diff(done["diff_id"]).manifest.summary
+        members.append(_member(recipe, summary))
+        subject = {
+            "base_sha256": summary["models"]["base"]["sha256"],
+            "sae_sha256": summary["sae_sha256"],
+            "hooks": [hook["name"] for hook in summary["hooks"]],
+            "protocol": summary["protocol"],
+        }
+    if not members:
+        raise ConfigError(f"{path}: members is empty; name at least one benign recipe")
+    bank = {"schema_version": SCHEMA_VERSION, **subject, "members": members}
+    out = Path(settings.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(bank, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return {"bank": str(out), "members": len(members), **subject}
+
+
+def _member(recipe: Recipe, summary: dict[str, Any]) -> dict[str, Any]:
+    sources = sorted({part.source for part in recipe.parts}) or [str(recipe.dataset)]
+    return {
+        "name": recipe.name,
+        "recipe_sha256": recipe.sha256,
+        "corpus": ", ".join(sources),
+        "kind": recipe.kind,
+        "rows": next(s["num_prompts"] for s in summary["suites"] if s["role"] == "train"),
+        "rank": recipe.train.rank if recipe.train.method == "lora" else None,
+        "seed": recipe.seed,
+        "figures": summary["figures"],
+    }

@@ -1,0 +1,223 @@
+"""Two sets of runs into one diff: statistics, tables, and the figures that a bank is compared with.
+
+Shapes: R training rows, C conditions, F features.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from torch import nn
+
+from ft_audit.engine.cluster import Scheduler
+from ft_audit.engine.diff.contexts import contexts_table
+from ft_audit.engine.diff.elicited import ConditionEvidence, condition_evidence, conditions_table
+from ft_audit.engine.diff.figures import PRIMARY as PRIMARY_FIGURE
+from ft_audit.engine.diff.figures import condition_figures
+from ft_audit.engine.diff.localise import PRIMARY as PRIMARY_SCORE
+from ft_audit.engine.diff.localise import row_scores
+from ft_audit.engine.diff.moments import pair_moments
+from ft_audit.engine.diff.next_token import next_token_diff
+from ft_audit.engine.diff.parts import (
+    SuiteFeatures,
+    SuitePair,
+    put_features,
+    put_fvu,
+    put_residuals,
+    union_of_leading,
+)
+from ft_audit.engine.diff.row_features import row_features
+from ft_audit.engine.store import DiffWriter, HookEntry, RunReader
+from ft_audit.engine.suites.condition import most_specific
+from ft_audit.engine.suites.conditions import Survey
+from ft_audit.engine.suites.data_baseline import row_baseline
+from ft_audit.engine.suites.prompt import Prompt
+
+PREVIEW = 300  # characters of a prompt or row that a table keeps
+CONTEXT_FEATURES = 24  # leading features per suite whose contexts are kept
+
+
+@dataclass(frozen=True, slots=True)
+class DiffInputs:
+    """Everything a diff is made of, once the runs are whole."""
+
+    pairs: Sequence[SuitePair]
+    prompts: Mapping[str, Sequence[Prompt]]
+    """Suite name to its prompts."""
+    hooks: Sequence[HookEntry]
+    survey: Survey
+    control: tuple[RunReader, RunReader] | None
+    """The base's run over one suite, and the same in other batches."""
+    heads: Callable[[], tuple[nn.Module, nn.Module]]
+    """Gives the output heads of base and tuned; called only when next-token evidence is there."""
+    decode: Callable[[list[int]], list[str]]
+    min_rows: int
+
+
+@dataclass(slots=True)
+class _Findings:
+    features: list[SuiteFeatures] = field(default_factory=list)
+    figures: dict[str, float] = field(default_factory=dict)
+    evidence: dict[str, ConditionEvidence] = field(default_factory=dict)
+
+
+def assemble(writer: DiffWriter, inputs: DiffInputs, scheduler: Scheduler) -> dict[str, Any]:
+    """Write every statistic and table of the diff and return its figures and what they rest on."""
+    found = _Findings()
+    _suite_statistics(writer, inputs, scheduler, found)
+    _prompts(writer, inputs)
+    _elicited(writer, inputs, scheduler, found)
+    _rows(writer, inputs, scheduler, found)
+    _contexts(writer, inputs, scheduler, found)
+    primary = PRIMARY_FIGURE if PRIMARY_FIGURE in found.figures else None
+    return {"figures": found.figures, "primary": primary, "primary_row_score": PRIMARY_SCORE}
+
+
+def _suite_statistics(writer: DiffWriter, inputs: DiffInputs, scheduler: Scheduler, found: _Findings) -> None:
+    for hook in inputs.hooks:
+        for pair in inputs.pairs:
+            summary = put_residuals(writer, pair, hook)
+            found.figures.update({f"{name}/{hook.name}/{pair.role}": v for name, v in summary.items()})
+        for sae in hook.saes:
+            control = None
+            if inputs.control is not None:
+                control = pair_moments(*inputs.control, sae.name, scheduler=scheduler)
+            for pair in inputs.pairs:
+                features = put_features(writer, pair, sae.name, control, scheduler)
+                found.features.append(features)
+                found.figures[f"features_changed/{sae.name}/{pair.role}"] = float(features.num_passing)
+                change = put_fvu(writer, pair, sae.name, hook.layer)["fvu_change"]
+                found.figures[f"fvu_change/{sae.name}/{pair.role}"] = change
+
+
+def _prompts(writer: DiffWriter, inputs: DiffInputs) -> None:
+    rows = [
+        {
+            "suite": pair.name,
+            "prompt": index,
+            "group": prompt.group,
+            "source": prompt.source,
+            "row": prompt.row,
+            "text_preview": preview(prompt),
+        }
+        for pair in inputs.pairs
+        for index, prompt in enumerate(inputs.prompts[pair.name])
+    ]
+    lengths = np.concatenate([_num_tokens(pair.base) for pair in inputs.pairs])
+    writer.put_table("prompts", pa.Table.from_pylist(rows).append_column("num_tokens", pa.array(lengths)))
+
+
+def _num_tokens(run: RunReader) -> np.ndarray:
+    lengths = np.zeros(run.manifest.num_prompts, dtype=np.int64)
+    for segment in run.segments(saes=(), dense=()):
+        lengths[segment.prompt_P] = np.diff(segment.prompt_indptr_P1)
+    return lengths
+
+
+def preview(prompt: Prompt) -> str:
+    """Return the start of a prompt as text, role by role."""
+    if prompt.messages is None:
+        return (prompt.text or "")[:PREVIEW]
+    return "\n".join(f"{m.role}: {m.content}" for m in prompt.messages)[:PREVIEW]
+
+
+def _of_role(inputs: DiffInputs, role: str) -> SuitePair | None:
+    return next((pair for pair in inputs.pairs if pair.role == role), None)
+
+
+def _first_sae(inputs: DiffInputs) -> str | None:
+    return next((sae.name for hook in inputs.hooks for sae in hook.saes), None)
+
+
+def _elicited(writer: DiffWriter, inputs: DiffInputs, scheduler: Scheduler, found: _Findings) -> None:
+    pair = _of_role(inputs, "elicited")
+    if pair is None:
+        return
+    base_head, tuned_head = inputs.heads()
+    base_PD, tuned_PD = pair.base.dense("logits/final_PD"), pair.tuned.dense("logits/final_PD")
+    next_token = next_token_diff(base_PD, tuned_PD, base_head, tuned_head)
+    sae = _first_sae(inputs)
+    feature_diff = row_features(pair.base, pair.tuned, sae, scheduler) if sae else None
+    layer = inputs.hooks[0].layer
+    prompts = inputs.prompts[pair.name]
+    evidence = condition_evidence(
+        prompts,
+        next_token,
+        pair.base.dense(f"resid/{layer}/last_PD"),
+        pair.tuned.dense(f"resid/{layer}/last_PD"),
+        feature_diff,
+    )
+    writer.put_table("conditions", conditions_table(inputs.survey.kept, evidence))
+    writer.put_stats(
+        "elicited",
+        {
+            "kl_P": next_token.kl_P,
+            "entropy_base_P": next_token.entropy_base_P,
+            "entropy_tuned_P": next_token.entropy_tuned_P,
+        },
+    )
+    found.evidence = evidence
+    found.figures.update(condition_figures(evidence))
+
+
+def _rows(writer: DiffWriter, inputs: DiffInputs, scheduler: Scheduler, found: _Findings) -> None:
+    pair, sae = _of_role(inputs, "train"), _first_sae(inputs)
+    if pair is None or sae is None:
+        return
+    prompts = inputs.prompts[pair.name]
+    layer = inputs.hooks[0].layer
+    conditions = [c for c in inputs.survey.kept if c.key in found.evidence]
+    scores = row_scores(
+        pair.base.dense(f"resid/{layer}/mean_PD"),
+        pair.tuned.dense(f"resid/{layer}/mean_PD"),
+        row_features(pair.base, pair.tuned, sae, scheduler),
+        conditions,
+        found.evidence,
+    )
+    specific = most_specific(inputs.survey.kept)
+    baseline = row_baseline(prompts, inputs.min_rows)
+    columns: dict[str, Any] = {
+        "row": [p.row for p in prompts],
+        "preview": [preview(p) for p in prompts],
+        "system": [p.system for p in prompts],
+        "condition": [specific[p.row].key if p.row in specific else None for p in prompts],
+        **scores,
+        "primary_score": scores[PRIMARY_SCORE],
+        **{f"baseline_{name}": values for name, values in baseline.items()},
+    }
+    writer.put_table("rows", pa.table({name: pa.array(values) for name, values in columns.items()}))
+
+
+def _contexts(writer: DiffWriter, inputs: DiffInputs, scheduler: Scheduler, found: _Findings) -> None:
+    tables, leading = [], []
+    for sae in {features.sae: None for features in found.features}:
+        of_sae = [features for features in found.features if features.sae == sae]
+        wanted = union_of_leading(of_sae, CONTEXT_FEATURES)
+        for features in of_sae:
+            z, effect = np.asarray(features.arrays["z"]), np.asarray(features.arrays["effect"])
+            leading += [
+                {"sae": sae, "feature": f, "suite": features.suite, "rank": rank, "z": z[f], "effect": effect[f]}
+                for rank, f in enumerate(features.leading(CONTEXT_FEATURES), start=1)
+            ]
+        for pair in inputs.pairs:
+            if wanted:
+                tables.append(
+                    contexts_table(pair.base, pair.tuned, sae, wanted, pair.name, inputs.decode, scheduler=scheduler)
+                )
+    writer.put_table("leading", pa.Table.from_pylist(leading, schema=LEADING_SCHEMA))
+    if tables:
+        writer.put_table("contexts", pa.concat_tables(tables))
+
+
+LEADING_SCHEMA = pa.schema(
+    [
+        ("sae", pa.string()),
+        ("feature", pa.int64()),
+        ("suite", pa.string()),
+        ("rank", pa.int64()),
+        ("z", pa.float64()),
+        ("effect", pa.float64()),
+    ]
+)

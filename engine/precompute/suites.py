@@ -1,0 +1,109 @@
+"""The suites of one job: what the user named, the training set, and its conditions on neutral probes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from ft_audit.engine.config import AuditConfig, resolve_ref
+from ft_audit.engine.suites.conditions import Survey, survey_conditions
+from ft_audit.engine.suites.elicit import elicited_suite
+from ft_audit.engine.suites.load import load_suite
+from ft_audit.engine.suites.prompt import PromptSuite
+from ft_audit.engine.tokens.batches import BatchPlan, plan_batches
+from ft_audit.engine.tokens.tokenize import TokenizedSuite, tokenize_suite
+
+SuiteRole = Literal["chat", "train", "elicited"]
+
+
+@dataclass(frozen=True, slots=True)
+class JobSuite:
+    """One tokenised suite with its batches; `to_the_end` suites also leave next-token evidence."""
+
+    name: str
+    role: SuiteRole
+    tokens: TokenizedSuite
+    plan: BatchPlan
+    to_the_end: bool
+
+    @property
+    def num_tokens(self) -> int:
+        """Real tokens, special ones included."""
+        return len(self.tokens.ids_T)
+
+
+@dataclass(frozen=True, slots=True)
+class JobSuites:
+    """Every suite of a job, the conditions mined from the training set, and the control's batches."""
+
+    suites: tuple[JobSuite, ...]
+    survey: Survey
+    control: tuple[JobSuite, BatchPlan] | None
+
+    @property
+    def train(self) -> JobSuite | None:
+        """The uploaded training set, if there is one."""
+        return next((s for s in self.suites if s.role == "train"), None)
+
+
+def load_dataset(config: AuditConfig) -> PromptSuite | None:
+    """Return the uploaded training set, or the rows of a recipe that stands for it."""
+    if config.dataset is None:
+        return None
+    target = resolve_ref(config.dataset.path, config.base_dir)
+    if isinstance(target, Path) and target.suffix in (".yaml", ".yml"):
+        # Only the finetune extra's sources are needed here, no TRL.
+        from ft_audit.engine.finetune.dataset import as_prompts, build_training_set
+        from ft_audit.engine.finetune.recipe import load_recipe
+
+        return PromptSuite("train", as_prompts(build_training_set(load_recipe(target)), "train"))
+    loaded = load_suite(config.dataset.path, config.base_dir, split=config.dataset.split)
+    return PromptSuite("train", loaded.prompts, loaded.num_skipped)
+
+
+def open_suites(config: AuditConfig, tokenizer: PreTrainedTokenizerBase) -> JobSuites:
+    """Return the job's suites, tokenised with the base's tokenizer and planned into batches.
+
+    Raises:
+        DataError: an empty suite or a malformed row, named with its line.
+    """
+    settings = config.precompute
+    found: list[JobSuite] = []
+
+    def add(name: str, role: SuiteRole, suite: PromptSuite, to_the_end: bool) -> None:
+        tokens = tokenize_suite(suite, tokenizer, settings.max_prompt_tokens)
+        plan = plan_batches(_lengths(tokens), settings.tokens_per_batch, settings.tokens_per_segment)
+        found.append(JobSuite(name, role, tokens, plan, to_the_end))
+
+    for ref in config.suites:
+        suite = load_suite(ref, config.base_dir)
+        name = suite.name if suite.name not in {s.name for s in found} else f"{suite.name}-{len(found)}"
+        add(name, "chat", suite, False)
+    dataset = load_dataset(config)
+    survey = Survey((), ())
+    if dataset is not None:
+        add("train", "train", dataset, False)
+    if config.elicit is not None:
+        if dataset is not None:
+            survey = survey_conditions(dataset.prompts, config.elicit.min_rows, config.elicit.max_conditions)
+        probes = load_suite(config.elicit.probes, config.base_dir)
+        count = min(config.elicit.num_probes, len(probes.prompts))
+        add("elicited", "elicited", elicited_suite(survey.kept, probes, count), True)
+    control = None
+    if settings.control:
+        # Half the batch, in the other order: the same arithmetic in other shapes is all that differs.
+        first = found[0]
+        plan = plan_batches(
+            _lengths(first.tokens),
+            max(settings.tokens_per_batch // 2, 1),
+            settings.tokens_per_segment,
+            reverse=True,
+        )
+        control = (first, plan)
+    return JobSuites(tuple(found), survey, control)
+
+
+def _lengths(tokens: TokenizedSuite) -> np.ndarray:
+    return np.diff(tokens.indptr_P1)
