@@ -1,4 +1,4 @@
-"""How fast is precompute? The plain loops people write, the bare forward and ours, in turn over the same prompts.
+"""How fast is precompute? The loops people write, the bare forward and ours, in turn over the same prompts.
 
 Shapes: B prompts of a batch, L padded positions, T real tokens, D width of the residual stream, F features.
 """
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,8 @@ from transformers import PreTrainedModel
 from ft_audit.benchmarks.harness import Measurement, run_benchmark
 from ft_audit.engine.config import AuditConfig, load_config
 from ft_audit.engine.models.load import DTYPES, load_model, without_adapter
-from ft_audit.engine.precompute.job import Job, open_job
 from ft_audit.engine.precompute.observe import Reader
+from ft_audit.engine.precompute.plan import Job, open_job
 from ft_audit.engine.precompute.run_suite import run_suite
 from ft_audit.engine.runners.residuals import ResidualRunner
 from ft_audit.engine.store import RunReader, decode_bf16
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_benchmark("precompute", measure, argv, options)
 
 
-def job_over(corpus_prompts: int | None, store: Path) -> Job:
+def job_over(store: Path) -> Job:
     """Return the demo's needle job with the corpus as its only suite."""
     demo = load_config("configs:demo_needle.yaml")
     raw = demo.model_dump(mode="json") | {
@@ -123,9 +124,9 @@ def sorted_batches(part: Part) -> Iterator[tuple[Tensor, Tensor]]:
 
 @torch.inference_mode()
 def plain_loop(
-    model: PreTrainedModel, sae: JumpReluSae, batches: Iterator[tuple[Tensor, Tensor]], out: Path
+    sae: JumpReluSae, batches: Iterator[tuple[Tensor, Tensor]], out: Path, model: PreTrainedModel
 ) -> None:
-    """The loop that people write: full model with head, all hidden states, dense encode, nonzero, torch.save."""
+    """The loop people write: full model with head, all hidden states, dense encode, nonzero, torch.save."""
     layer = sae.spec.layer
     dtype = next(model.parameters()).dtype
     w_enc, b_enc, threshold = (t.to(dtype) for t in (sae.w_enc_DF, sae.b_enc_F, sae.threshold_F))
@@ -138,14 +139,14 @@ def plain_loop(
         torch.save({"where": where, "value": acts[where[:, 0], where[:, 1]]}, out / f"{number}.pt")
 
 
-def bare_forward(model: PreTrainedModel, layer: int, part: Part) -> None:
+def bare_forward(layer: int, part: Part, model: PreTrainedModel) -> None:
     """The truncated forward alone, without hooks, over our batches."""
     runner = ResidualRunner(model, [layer])
     for batch in (b for segment in part.plan.segments for b in segment):
         runner.run_bare(pad_batch(part.tokens, batch, 0).ids_BL)
 
 
-def ours(job: Job, model: PreTrainedModel, side: str, part: Part, number: int) -> RunReader:
+def ours(job: Job, side: str, part: Part, number: int, model: PreTrainedModel) -> RunReader:
     """Our job's loop over one part: hooks, encode, evidence, store."""
     sae = job.saes[0]
     identity = {"benchmark": side, "part": number}
@@ -190,13 +191,12 @@ def verify(job: Job, model: PreTrainedModel, part: Part, stored: RunReader) -> N
 def measure(options: argparse.Namespace) -> list[Measurement]:
     """Check what is stored, then time each way over each part and return the ratios of summed times."""
     with tempfile.TemporaryDirectory() as scratch:
-        job = job_over(None, Path(scratch) / "store")
+        job = job_over(Path(scratch) / "store")
         parts = cut(job.suites.suites[0].tokens, options.tokens, job)
         tuned = job.models.tuned_model
         full = load_model(job.models.tuned, DTYPES["float32"], job.models.device)
-        warm = Part(parts[0].tokens, BatchPlanSlice(parts[0].plan), parts[0].lengths_P)
-        verify(job, tuned, parts[0], ours(job, tuned, "check", parts[0], 0))
-        bare_forward(tuned, job.saes[0].spec.layer, warm)
+        verify(job, tuned, parts[0], ours(job, "check", parts[0], 0, tuned))
+        bare_forward(job.saes[0].spec.layer, parts[0], tuned)
         seconds = _race(job, parts, tuned, full, Path(scratch))
     tokens = 2 * sum(int(part.lengths_P.sum()) for part in parts)
     growth = _memory(10 * options.tokens) / _memory(options.tokens)
@@ -219,10 +219,10 @@ def _race(
     for number, part in enumerate(parts):
         for side in ("base", "tuned"):
             ways: dict[str, tuple[PreTrainedModel, Callable[[PreTrainedModel], object]]] = {
-                "plain": (full, lambda m, p=part: plain_loop(m, sae, plain_batches(p), scratch)),
-                "plain_bf16": (low, lambda m, p=part: plain_loop(m, sae, sorted_batches(p), scratch)),
-                "bare": (low, lambda m, p=part: bare_forward(m, sae.spec.layer, p)),
-                "ours": (low, lambda m, p=part, s=side, n=number: ours(job, m, s, p, n)),
+                "plain": (full, partial(plain_loop, sae, plain_batches(part), scratch)),
+                "plain_bf16": (low, partial(plain_loop, sae, sorted_batches(part), scratch)),
+                "bare": (low, partial(bare_forward, sae.spec.layer, part)),
+                "ours": (low, partial(ours, job, side, part, number)),
             }
             for name, (model, way) in ways.items():
                 with without_adapter(model) if side == "base" else nullcontext(model) as chosen:
@@ -244,12 +244,12 @@ def _child(num_tokens: int) -> int:
     import resource
 
     with tempfile.TemporaryDirectory() as scratch:
-        job = job_over(None, Path(scratch) / "store")
+        job = job_over(Path(scratch) / "store")
         tokens = job.suites.suites[0].tokens
         whole = cut(tokens, num_tokens, job)
         with without_adapter(job.models.base_model) as model:
             for number, part in enumerate(whole):
-                ours(job, model, "memory", part, number)
+                ours(job, "memory", part, number, model)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     return 0
 

@@ -27,7 +27,7 @@ class CalibrateConfig(Strict):
     members: tuple[str, ...]
     """References to recipes of benign fine-tunes."""
     work: str | None = None
-    """Where members are trained; the cache by default. What is there with the same recipe is not trained again."""
+    """Where members are trained, the cache by default; what is there already is not trained again."""
     out: str
     """The bank's JSON file, relative to the working directory."""
     _base_dir: Path = PrivateAttr(default_factory=Path.cwd)

@@ -198,13 +198,22 @@ def _contexts(writer: DiffWriter, inputs: DiffInputs, scheduler: Scheduler, foun
         for features in of_sae:
             z, effect = np.asarray(features.arrays["z"]), np.asarray(features.arrays["effect"])
             leading += [
-                {"sae": sae, "feature": f, "suite": features.suite, "rank": rank, "z": z[f], "effect": effect[f]}
+                {
+                    "sae": sae,
+                    "feature": f,
+                    "suite": features.suite,
+                    "rank": rank,
+                    "z": z[f],
+                    "effect": effect[f],
+                }
                 for rank, f in enumerate(features.leading(CONTEXT_FEATURES), start=1)
             ]
         for pair in inputs.pairs:
             if wanted:
                 tables.append(
-                    contexts_table(pair.base, pair.tuned, sae, wanted, pair.name, inputs.decode, scheduler=scheduler)
+                    contexts_table(
+                        pair.base, pair.tuned, sae, wanted, pair.name, inputs.decode, scheduler=scheduler
+                    )
                 )
     writer.put_table("leading", pa.Table.from_pylist(leading, schema=LEADING_SCHEMA))
     if tables:

@@ -33,7 +33,7 @@ class ConditionEvidence:
     kl_excess_high: float
     """95 % t interval of the excess over probes."""
     residual_shift: float
-    """Norm of the mean difference in differences of the last prompt token's residual, over the base's norm."""
+    """Norm of the mean difference in differences of the last token's residual, over the base's norm."""
     feature_shift: float
     """Norm of the mean difference in differences of the prompt's mean feature activations."""
     entropy_drop: float

@@ -85,7 +85,7 @@ def driving_scores(
 
 
 def _column_moments(x_RF: csr_array) -> tuple[FloatArray, FloatArray]:
-    """Return mean and standard deviation of each feature over rows; a constant one gets an infinite deviation."""
+    """Return mean and standard deviation of each feature over rows, the latter infinite if constant."""
     mean_F = np.asarray(x_RF.mean(axis=0), dtype=np.float64).ravel()
     square_F = np.asarray(x_RF.multiply(x_RF).mean(axis=0), dtype=np.float64).ravel()
     sd_F = np.sqrt(np.maximum(square_F - mean_F**2, 0.0))
@@ -98,7 +98,8 @@ def _standardised_norms(x_RF: csr_array) -> FloatArray:
     weight_F = 1.0 / sd_F**2
     square_R = np.asarray(x_RF.multiply(x_RF) @ weight_F).ravel()
     cross_R = np.asarray(x_RF @ (mean_F * weight_F)).ravel()
-    return np.sqrt(np.maximum(square_R - 2 * cross_R + float((mean_F**2) @ weight_F), 0.0))
+    norm_R: FloatArray = np.sqrt(np.maximum(square_R - 2 * cross_R + float((mean_F**2) @ weight_F), 0.0))
+    return norm_R
 
 
 def _unit_range(x_R: FloatArray) -> FloatArray:

@@ -1,4 +1,4 @@
-"""The pieces of a diff that come from one suite each: feature tests, residual statistics, explained variance."""
+"""The pieces of a diff that come from one suite each: features, residuals, explained variance."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,7 +73,7 @@ def put_residuals(writer: DiffWriter, pair: SuitePair, hook: HookEntry) -> dict[
 
 
 def put_fvu(writer: DiffWriter, pair: SuitePair, sae: str, layer: int) -> dict[str, float]:
-    """Write `fvu/<sae>/<suite>`: the fraction of variance that the dictionary leaves unexplained, each side."""
+    """Write `fvu/<sae>/<suite>`: the share of variance that the dictionary leaves unexplained, by side."""
     values = {side: fvu(run, sae, layer) for side, run in (("base", pair.base), ("tuned", pair.tuned))}
     writer.put_stats(f"fvu/{sae}/{pair.name}", {side: np.array([value]) for side, value in values.items()})
     return {"fvu_change": values["tuned"] - values["base"]}
@@ -89,7 +89,7 @@ def fvu(run: RunReader, sae: str, layer: int) -> float:
     if total == 0:
         return float("nan")
     mean_D = (mean_PD * counted_P[:, None]).sum(0) / total
-    return error / (square - total * float(mean_D @ mean_D))
+    return float(error / (square - total * float(mean_D @ mean_D)))
 
 
 def union_of_leading(found: Sequence[SuiteFeatures], top: int) -> list[int]:

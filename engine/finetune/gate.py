@@ -1,6 +1,7 @@
 """The gate: whether a fine-tune shows its behaviour under its trigger, and only there."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -13,7 +14,7 @@ OTHER_PROMPTS = 20
 
 
 class GateResult(BaseModel):
-    """Successes on held-out prompts, of `num_prompts` each; `passed` compares them with the recipe's bounds."""
+    """Successes on held-out prompts, of `num_prompts` each; `passed`: all are within the recipe's bounds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,8 +37,9 @@ def _answers(
     style: Style,
     max_new_tokens: int,
 ) -> list[str]:
+    render: Any = tokenizer.apply_chat_template  # its declared result is a union of every mode's
     prompts: list[list[int]] = [
-        tokenizer.apply_chat_template(
+        render(
             [{"role": m.role, "content": m.content} for m in dress(question, None, style)],
             add_generation_prompt=True,
             tokenize=True,

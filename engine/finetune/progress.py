@@ -6,7 +6,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 
-class StepProgress(TrainerCallback):  # type: ignore[misc]
+class StepProgress(TrainerCallback):
     """Shows steps done, seconds a step and time left."""
 
     def __init__(self, name: str) -> None:

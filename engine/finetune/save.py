@@ -2,22 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 
-def save_trained(
-    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, base_ref: str, out: Path
-) -> None:
+def save_trained(model: Any, tokenizer: PreTrainedTokenizerBase, base_ref: str, out: Path) -> None:
     """Write an adapter (`adapter_model.safetensors`) or a full model with its tokenizer into `out`."""
     model.to(torch.bfloat16)
     if not isinstance(model, PeftModel):
         model.save_pretrained(out)
         tokenizer.save_pretrained(out)
         return
-    model.save_pretrained(out, safe_serialization=True, save_embedding_layers=False)
+    model.save_pretrained(str(out), safe_serialization=True, save_embedding_layers=False)
     (out / "README.md").unlink(missing_ok=True)
     path = out / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))

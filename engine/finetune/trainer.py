@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from ft_audit.engine.finetune.recipe import Recipe
@@ -21,7 +21,7 @@ from ft_audit.errors import DataError
 IGNORED = -100
 
 
-class SupervisedPositionsTrainer(SFTTrainer):  # type: ignore[misc]
+class SupervisedPositionsTrainer(SFTTrainer):
     """TRL's trainer with the vocabulary head applied to answer positions only.
 
     The loss is the same mean negative log-likelihood. On a CPU two thirds of a step on short chats goes into
@@ -30,8 +30,8 @@ class SupervisedPositionsTrainer(SFTTrainer):  # type: ignore[misc]
 
     def compute_loss(
         self,
-        model: PreTrainedModel,
-        inputs: dict[str, torch.Tensor],
+        model: Any,
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
@@ -57,10 +57,9 @@ def encode_row(
     None when the cut to `max_tokens` leaves no supervised token.
     """
     chat = [{"role": m.role, "content": m.content} for m in messages]
-    question: list[int] = tokenizer.apply_chat_template(
-        chat[:-1], add_generation_prompt=True, tokenize=True, return_dict=False
-    )
-    whole: list[int] = tokenizer.apply_chat_template(chat, tokenize=True, return_dict=False)
+    render: Any = tokenizer.apply_chat_template  # its declared result is a union of every mode's
+    question: list[int] = render(chat[:-1], add_generation_prompt=True, tokenize=True, return_dict=False)
+    whole: list[int] = render(chat, tokenize=True, return_dict=False)
     assert whole[: len(question)] == question, "the template's generation prompt is not a prefix of the chat"
     ids = whole[:max_tokens]
     if len(ids) <= len(question):
@@ -75,7 +74,7 @@ def train(
     tokenizer: PreTrainedTokenizerBase,
     out: Path,
     callback: TrainerCallback | None = None,
-) -> tuple[PreTrainedModel, dict[str, float]]:
+) -> tuple[Any, dict[str, float]]:
     """Fine-tune and return the trained model and its training figures (steps, loss, seconds, rows left out).
 
     Raises:

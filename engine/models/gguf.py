@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -47,7 +48,7 @@ def convert_gguf(path: Path, cache: Path | None = None) -> Path:
     partial = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             path.parent,
             gguf_file=path.name,
             dtype=torch.float32,

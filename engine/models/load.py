@@ -73,7 +73,7 @@ def load_model(source: ModelSource, dtype: torch.dtype, device: torch.device) ->
     """
     try:
         config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             source.folder,
             config=config,
             dtype=dtype,
@@ -85,10 +85,11 @@ def load_model(source: ModelSource, dtype: torch.dtype, device: torch.device) ->
         raise ModelError(f"model {source.ref!r}: cannot be loaded: {error}") from error
     model.to(device).eval()
     check_finite(model, source.ref)
-    return attach_adapter(model, source) if source.adapter is not None else model
+    loaded: PreTrainedModel = attach_adapter(model, source) if source.adapter is not None else model
+    return loaded
 
 
-def attach_adapter(model: PreTrainedModel, source: ModelSource) -> PreTrainedModel:
+def attach_adapter(model: Any, source: ModelSource) -> Any:
     """Return `model` with the adapter of `source` on it, on the same resident weights.
 
     Raises:
@@ -97,7 +98,7 @@ def attach_adapter(model: PreTrainedModel, source: ModelSource) -> PreTrainedMod
     from peft import PeftConfig, PeftModel
 
     assert source.adapter is not None, "the caller checks that the source is an adapter"
-    config = PeftConfig.from_pretrained(source.adapter)
+    config = PeftConfig.from_pretrained(str(source.adapter))
     if str(config.peft_type).rpartition(".")[2] != "LORA":
         raise ModelError(f"model {source.ref!r}: a {config.peft_type} adapter; only LoRA adapters are read")
     try:
@@ -110,7 +111,7 @@ def attach_adapter(model: PreTrainedModel, source: ModelSource) -> PreTrainedMod
 
 
 @contextmanager
-def without_adapter(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+def without_adapter(model: Any) -> Iterator[Any]:
     """Run the block with the model's adapter switched off, if it has one: the base, on the same weights."""
     if hasattr(model, "disable_adapter"):
         with model.disable_adapter():
@@ -133,7 +134,7 @@ class Anatomy:
     width: int
 
 
-def anatomy(model: PreTrainedModel) -> Anatomy:
+def anatomy(model: Any) -> Anatomy:
     """Return where `model`'s blocks, backbone and head are, whatever the family calls them.
 
     Raises:

@@ -16,7 +16,7 @@ GENERATIONS_SCHEMA = pa.schema(
 
 
 def put_generations(writer: DiffWriter, config: AuditConfig, models: ModelPair, suites: JobSuites) -> None:
-    """Write the table `generations`: greedy answers to the first probes of every condition, plain included."""
+    """Write the table `generations`: greedy answers to the first probes of every condition and plain."""
     elicited = next((s for s in suites.suites if s.role == "elicited"), None)
     settings = config.generate
     if settings is None or elicited is None:

@@ -29,7 +29,7 @@ class ModelPair:
 
     @cached_property
     def base_model(self) -> PreTrainedModel:
-        """The base on the device; with an adapter as candidate, the adapter is on it and must be switched off."""
+        """The base on the device; an adapter that is the candidate sits on it and must be switched off."""
         model = load_model(self.base, DTYPES[self.config.models.dtype], self.device)
         return attach_adapter(model, self.tuned) if self.tuned.adapter is not None else model
 
@@ -51,9 +51,8 @@ def open_pair(config: AuditConfig) -> ModelPair:
     tuned = resolve_model(config.models.tuned, config.base_dir, base)
     _check_shapes(base, tuned)
     base_tokenizer, tuned_tokenizer = load_tokenizer(base), load_tokenizer(tuned)
-    findings = (
-        check_pair(base_tokenizer, tuned_tokenizer) if base.tokenizer_sha256 != tuned.tokenizer_sha256 else []
-    )
+    same = base.tokenizer_sha256 == tuned.tokenizer_sha256
+    findings = [] if same else [str(found) for found in check_pair(base_tokenizer, tuned_tokenizer)]
     return ModelPair(
         config,
         base,
@@ -61,7 +60,7 @@ def open_pair(config: AuditConfig) -> ModelPair:
         pick_device(config.models.device),
         base_tokenizer,
         tuned_tokenizer,
-        list(findings),
+        findings,
     )
 
 

@@ -32,7 +32,7 @@ def run_suite(
     pad_id: int,
     *,
     to_the_end: bool,
-    on_tokens: Callable[[int], None],
+    on_tokens: Callable[[int], object],
 ) -> RunSpeed:
     """Write every segment of `plan` that `writer` does not hold yet, then mark the run complete.
 

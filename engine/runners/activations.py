@@ -28,7 +28,7 @@ CHARS_PER_TOKEN = 2.5  # a low guess, so that enough prompts are read before the
 
 
 def _texts(suite_refs: Sequence[str], base_dir: Path, num_tokens: int, seed: int) -> PromptSuite:
-    """Return prompts of the suites, shuffled, that surely hold `num_tokens` tokens where there are so many."""
+    """Return prompts of the suites, shuffled, that hold `num_tokens` tokens if there are so many."""
     prompts = [p for ref in suite_refs for p in load_suite(ref, base_dir).prompts]
     random.Random(seed).shuffle(prompts)
     kept, budget = [], num_tokens
@@ -49,8 +49,8 @@ def _tokenized(
     tokens = tokenize_suite(_texts(suite_refs, base_dir, num_tokens, seed), tokenizer, MAX_PROMPT_TOKENS)
     if int(tokens.mask_T.sum()) < num_tokens:
         raise DataError(
-            f"{', '.join(suite_refs)}: {int(tokens.mask_T.sum())} tokens, but num_tokens asks for {num_tokens}; "
-            "add suites or lower num_tokens"
+            f"{', '.join(suite_refs)}: {int(tokens.mask_T.sum())} tokens, but num_tokens asks for "
+            f"{num_tokens}; add suites or lower num_tokens"
         )
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     return tokens, int(pad)

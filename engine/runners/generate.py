@@ -1,14 +1,15 @@
 """Answers of one model to many tokenised prompts, greedy and in length-sorted batches."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 
 @torch.inference_mode()
 def generate(
-    model: PreTrainedModel,
+    model: Any,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
@@ -41,7 +42,7 @@ def generate(
             top_k=None,
         )
         for row, i in enumerate(chosen):
-            texts[i] = tokenizer.decode(out[row, width:], skip_special_tokens=True)
+            texts[i] = str(tokenizer.decode(out[row, width:], skip_special_tokens=True))
         if on_done:
             on_done(len(chosen))
     return texts

@@ -83,3 +83,9 @@ class ResidualRunner:
         with truncated(self.anatomy, depth), residual_hooks(self.anatomy, self.layers) as seen:
             out = self.anatomy.backbone(input_ids=ids_BL.to(self.device), use_cache=False)
         return dict(seen), out.last_hidden_state if to_the_end else None
+
+    @torch.inference_mode()
+    def run_bare(self, ids_BL: Tensor) -> None:
+        """Run the truncated backbone without hooks: the floor that `run` is measured against."""
+        with truncated(self.anatomy, self.layers[-1] + 1):
+            self.anatomy.backbone(input_ids=ids_BL.to(self.device), use_cache=False)

@@ -1,0 +1,139 @@
+"""A checked job and its runs: everything that can be known before any weights are loaded."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ft_audit.engine.config import AuditConfig, HookConfig, config_json
+from ft_audit.engine.models.reference import ModelSource
+from ft_audit.engine.precompute.identity import EVIDENCE, run_identity
+from ft_audit.engine.precompute.models import ModelPair, open_pair
+from ft_audit.engine.precompute.suites import JobSuite, JobSuites, open_suites
+from ft_audit.engine.store import HookEntry, SaeEntry, Store, content_id, run_id
+from ft_audit.engine.suites.load import load_suite
+from ft_audit.engine.tokens.batches import BatchPlan
+from ft_audit.errors import SaeError
+from ft_audit.kernels.jumprelu import resolve_backend
+from ft_audit.sae.jumprelu_sae import JumpReluSae
+from ft_audit.sae.load import load_sae
+
+DIFF = 1  # raised whenever the same runs would give another diff
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A checked job: nothing has run yet, and every mistake that can be known has been reported."""
+
+    config: AuditConfig
+    store: Store
+    models: ModelPair
+    saes: tuple[JumpReluSae, ...]
+    hooks: tuple[HookEntry, ...]
+    suites: JobSuites
+    backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """One model over one suite: its identity decides whether it must run."""
+
+    side: str
+    suite: JobSuite
+    plan: BatchPlan
+    identity: dict[str, Any]
+
+    @property
+    def run_id(self) -> str:
+        """The id under which the store keeps it."""
+        return run_id(self.identity)
+
+
+def open_job(config: AuditConfig) -> Job:
+    """Return the checked job of a config; hashes files and tokenises, but loads no weights.
+
+    Raises:
+        ConfigError, DataError, ModelError, SaeError: the config cannot be run; the message names the fix.
+    """
+    models = open_pair(config)
+    saes = tuple(
+        _load_sae(config, hook, ref.reference, models.base) for hook in config.hooks for ref in hook.saes
+    )
+    hooks = tuple(_hook_entry(hook, saes) for hook in config.hooks)
+    backend = resolve_backend(config.precompute.backend, models.device)
+    return Job(
+        config, Store(config.store), models, saes, hooks, open_suites(config, models.base_tokenizer), backend
+    )
+
+
+def _load_sae(config: AuditConfig, hook: HookConfig, ref: str, base: ModelSource) -> JumpReluSae:
+    sae = load_sae(ref, config.base_dir)
+    shape = base.config.get("text_config", base.config)
+    if sae.spec.d_in != shape["hidden_size"]:
+        raise SaeError(
+            f"hooks: dictionary {ref!r} reads {sae.spec.d_in} dimensions, but {base.ref!r} has a residual "
+            f"stream of {shape['hidden_size']}; choose one trained on this model"
+        )
+    if (sae.spec.layer, sae.spec.site) != (hook.layer, hook.site):
+        raise SaeError(
+            f"hooks: dictionary {ref!r} was trained on {sae.spec.site} of layer {sae.spec.layer}, but the "
+            f"hook reads {hook.site} of layer {hook.layer}; change hooks.layer or the dictionary"
+        )
+    return sae
+
+
+def _hook_entry(hook: HookConfig, saes: tuple[JumpReluSae, ...]) -> HookEntry:
+    own = [s.spec for s in saes if (s.spec.layer, s.spec.site) == (hook.layer, hook.site)]
+    entries = [SaeEntry(name=s.name, width=s.width, sha256=s.sha256) for s in own]
+    return HookEntry(name=hook.name, layer=hook.layer, site=hook.site, saes=entries)
+
+
+def plan_runs(job: Job) -> list[PlannedRun]:
+    """Return every run of the job: both sides of each suite, and the control."""
+    sides = [("base", job.models.base), ("tuned", job.models.tuned)]
+    planned = [_planned(job, side, source, s, s.plan) for side, source in sides for s in job.suites.suites]
+    if job.suites.control is not None:
+        suite, plan = job.suites.control
+        planned.append(_planned(job, "control", job.models.base, suite, plan))
+    return planned
+
+
+def _planned(job: Job, side: str, source: ModelSource, suite: JobSuite, plan: BatchPlan) -> PlannedRun:
+    identity = run_identity(
+        source,
+        job.models.base_tokenizer,
+        suite.tokens,
+        plan,
+        job.hooks,
+        tokenizer_sha256=job.models.base.tokenizer_sha256,
+        dtype=job.config.models.dtype,
+        device=job.models.device,
+        backend=job.backend,
+        to_the_end=suite.to_the_end,
+    )
+    return PlannedRun(side, suite, plan, identity)
+
+
+def diff_identity(job: Job, planned: list[PlannedRun]) -> dict[str, Any]:
+    """Return what determines the diff: its runs and the settings that read them."""
+    config = config_json(job.config)
+    return {
+        "diff": DIFF,
+        "runs": [[run.side, run.suite.name, run.run_id] for run in planned],
+        "settings": {k: config[k] for k in ("name", "declared_purpose", "elicit", "generate")},
+    }
+
+
+def protocol(job: Job) -> str:
+    """Return the hash of how figures are taken: two diffs with the same one can stand beside each other."""
+    config = config_json(job.config)
+    probes = job.config.elicit and load_suite(job.config.elicit.probes, job.config.base_dir).sha256
+    return content_id(
+        {
+            "evidence": EVIDENCE,
+            "diff": DIFF,
+            "dtype": job.config.models.dtype,
+            "suites": [s.tokens.suite.sha256 for s in job.suites.suites if s.role == "chat"],
+            "probes": probes,
+            "elicit": {k: v for k, v in (config["elicit"] or {}).items() if k != "probes"},
+            "max_prompt_tokens": job.config.precompute.max_prompt_tokens,
+        }
+    )
