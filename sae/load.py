@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 from ft_audit.errors import SaeError
@@ -25,7 +25,7 @@ def load_sae(ref: str, base_dir: Path, folder: str | None = None) -> JumpReluSae
 def find_sae(ref: str, base_dir: Path, folder: str | None = None) -> Path:
     """The local folder that `ref` names, fetched first when it lies on the hub."""
     if ref.startswith(SHIPPED):
-        shipped = Path(str(files("ft_audit.configs"))) / ref.removeprefix(SHIPPED)
+        shipped = _shipped_folder() / ref.removeprefix(SHIPPED)
         return _existing(ref, shipped / folder if folder else shipped)
     path = base_dir / Path(ref).expanduser()
     if ref.startswith((".", "/", "~")) or (path.is_dir() and not ref.startswith(HUB)):
@@ -41,6 +41,13 @@ def find_sae(ref: str, base_dir: Path, folder: str | None = None) -> Path:
             )
         ref = f"{owner}/{name}"
     return _fetched(ref, folder.strip("/"))
+
+
+def _shipped_folder() -> Path:
+    # The folder has no __init__.py, so that importlib.resources gives a bundle of paths and no path.
+    spec = find_spec("ft_audit.configs")
+    assert spec is not None and spec.submodule_search_locations, "the package's own data is always there"
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def _existing(ref: str, path: Path) -> Path:
