@@ -1,0 +1,109 @@
+"""One audit from a config to its files: evidence found, judged, written as verdict.json and report.html."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ft_audit.agent.calibration import Calibration, load_calibration
+from ft_audit.agent.evidence import Evidence
+from ft_audit.agent.find import find_evidence
+from ft_audit.agent.investigators.statistics import audit_id, investigate
+from ft_audit.agent.report.page import render_report
+from ft_audit.agent.verdict import Verdict
+from ft_audit.engine.config import AuditConfig, resolve_path
+from ft_audit.engine.store import Store
+from ft_audit.errors import StoreError
+
+VERDICT_FILE, REPORT_FILE = "verdict.json", "report.html"
+EXIT_BELOW, EXIT_AT_OR_ABOVE, EXIT_NO_CLAIM = 0, 10, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """A verdict and where it was written."""
+
+    verdict: Verdict
+    verdict_file: Path
+    report_file: Path
+    num_older: int
+    """Older diffs of the same config that were passed over."""
+
+
+def run_audit(config: AuditConfig, diff: str | None = None) -> Audit:
+    """Judge the newest diff of a config, or the one named, and write the verdict and the report."""
+    found = find_evidence(config, diff)
+    calibration = find_calibration(config, found.evidence)
+    verdict = investigate(found.evidence, calibration, config)
+    report = render_report(verdict, found.evidence, calibration)
+    # Both are whole before the folder is made: a failure leaves nothing half-written.
+    folder = Store(config.store).audit_dir(verdict.audit_id)
+    verdict_file, report_file = folder / VERDICT_FILE, folder / REPORT_FILE
+    write_whole(verdict_file, verdict_text(verdict))
+    write_whole(report_file, report)
+    return Audit(verdict, verdict_file, report_file, found.num_older)
+
+
+def find_calibration(config: AuditConfig, evidence: Evidence) -> Calibration:
+    """The bank that the config names, if it fits the evidence."""
+    bank = config.audit.bank
+    path = None if bank is None else resolve_path(bank, config.base_dir)
+    return load_calibration(path, evidence.subject())
+
+
+def exit_code(verdict: Verdict) -> int:
+    """0 below the threshold, 10 at or above it, 3 where the verdict claims a rank at most."""
+    if not verdict.calibrated:
+        return EXIT_NO_CLAIM
+    return EXIT_AT_OR_ABOVE if verdict.at_or_above_threshold else EXIT_BELOW
+
+
+def verdict_text(verdict: Verdict) -> str:
+    """The verdict as JSON in ASCII, so that no quoted character can act on a terminal that shows it."""
+    return json.dumps(verdict.model_dump(mode="json"), indent=2, allow_nan=False) + "\n"
+
+
+def read_verdict(path: Path) -> Verdict:
+    """The verdict in a file; StoreError says what is wrong with it."""
+    if not path.is_file():
+        raise StoreError(f"{path}: no such verdict: run `ft-audit audit` first")
+    try:
+        return Verdict.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "file"
+        raise StoreError(
+            f"{path} is not a verdict of this ft-audit ({where}: {first['msg']}): run the audit again"
+        ) from None
+
+
+def render_again(verdict_path: Path, out: Path | None) -> Path:
+    """Render the report of a verdict that was written before; the store may have moved with it."""
+    verdict = read_verdict(verdict_path)
+    recorded = Path(verdict.store)
+    # audits/<id>/verdict.json lies two folders below its store.
+    root = recorded if recorded.is_dir() else verdict_path.resolve().parents[2]
+    evidence = Evidence(root, Store(root).open_diff(verdict.diff))
+    bank = verdict.calibration.path
+    calibration = load_calibration(None if bank is None else Path(bank), evidence.subject())
+    if calibration.sha256 != verdict.calibration.sha256:
+        raise StoreError(f"{bank} has changed since {verdict_path} was written: run the audit again")
+    target = out or verdict_path.with_name(REPORT_FILE)
+    write_whole(target, render_report(verdict, evidence, calibration))
+    return target
+
+
+def verdict_path_of(config: AuditConfig, diff: str | None = None) -> Path:
+    """Where the audit of this config writes its verdict."""
+    evidence = find_evidence(config, diff).evidence
+    name = audit_id(evidence, find_calibration(config, evidence), config)
+    return Store(config.store).root / "audits" / name / VERDICT_FILE
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new one, never a part."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

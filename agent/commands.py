@@ -1,0 +1,97 @@
+"""The command line of the reader's side: `audit`, `top` and `report`; none needs a model."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+CONFIG_HELP = "the audit's YAML file; configs:NAME names a shipped one"
+OVERRIDES_HELP = "key=value in the place of what the file says, with dots: audit.top=5"
+AUDIT_EPILOG = """\
+exit codes: 0 the risk is below the threshold, 10 at or above it, 3 inconclusive or uncalibrated,
+1 every error
+"""
+
+
+def add_commands(subparsers: Any) -> None:
+    """Add the reader's verbs to the front door."""
+    audit = subparsers.add_parser(
+        "audit",
+        help="judge the evidence: verdict.json and report.html",
+        epilog=AUDIT_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    audit.add_argument("config", metavar="CONFIG", help=CONFIG_HELP)
+    audit.add_argument("--investigator", choices=("statistics",), help="who draws the conclusions")
+    audit.set_defaults(func=_audit)
+
+    top = subparsers.add_parser("top", help="the leading differences as a table in the terminal")
+    top.add_argument("config", metavar="CONFIG", help=CONFIG_HELP)
+    top.add_argument("--limit", type=_count, metavar="N", help="how many of each (default: audit.top)")
+    top.set_defaults(func=_top)
+
+    report = subparsers.add_parser("report", help="render the report of a verdict again")
+    report.add_argument("config", metavar="CONFIG|VERDICT", help=f"a verdict.json, or {CONFIG_HELP}")
+    report.add_argument(
+        "--out", type=Path, metavar="FILE", help="where to write it (default: beside the verdict)"
+    )
+    report.set_defaults(func=_report)
+
+    for verb in (audit, top, report):
+        verb.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=OVERRIDES_HELP)
+        verb.add_argument("--diff", metavar="ID", help="this diff of the store, not the config's newest")
+        verb.add_argument("--json", action="store_true", help="print one JSON object on stdout, for machines")
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give a number of at least 1")
+    return number
+
+
+def _audit(args: argparse.Namespace) -> int:
+    from ft_audit.agent.audit import exit_code, run_audit
+    from ft_audit.agent.terminal import audit_text
+    from ft_audit.engine.config import load_config
+
+    chosen = [f"audit.investigator={args.investigator}"] if args.investigator else []
+    audit = run_audit(load_config(args.config, [*args.overrides, *chosen]), args.diff)
+    if audit.num_older:
+        print(f"audit: the newest of {audit.num_older + 1} diffs of this config is judged", file=sys.stderr)
+    verdict, code = audit.verdict, exit_code(audit.verdict)
+    if args.json:
+        left_out = {"config", "explanation"}
+        paths = {"verdict": str(audit.verdict_file), "report": str(audit.report_file)}
+        fields = verdict.model_dump(mode="json", exclude=left_out)
+        print(json.dumps({**fields, "paths": paths, "exit_code": code}, allow_nan=False))
+    else:
+        print(audit_text(audit))
+    return code
+
+
+def _top(args: argparse.Namespace) -> int:
+    from ft_audit.agent.find import find_evidence
+    from ft_audit.agent.leading import leading_json
+    from ft_audit.agent.terminal import top_text
+    from ft_audit.engine.config import load_config
+
+    config = load_config(args.config, args.overrides)
+    evidence = find_evidence(config, args.diff).evidence
+    limit = args.limit or config.audit.top
+    print(json.dumps(leading_json(evidence, limit)) if args.json else top_text(evidence, limit))
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from ft_audit.agent.audit import render_again, verdict_path_of
+    from ft_audit.engine.config import load_config
+
+    if args.config.endswith(".json"):
+        path = Path(args.config)
+    else:
+        path = verdict_path_of(load_config(args.config, args.overrides), args.diff)
+    written = render_again(path, args.out)
+    print(json.dumps({"report": str(written), "verdict": str(path)}) if args.json else f"report   {written}")
+    return 0

@@ -1,0 +1,278 @@
+"""The read-only view of one diff: everything that an investigator or a report may ask of it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ft_audit.agent.calibration import Subject
+from ft_audit.agent.views import (
+    Answer,
+    Condition,
+    Context,
+    Feature,
+    FeatureCount,
+    Hook,
+    Row,
+    Suite,
+    features_group,
+    number,
+    text,
+)
+from ft_audit.engine.store import DiffReader
+
+# A feature counts as changed below this q, and at or above this percentile of the A/A control's differences.
+MAX_Q = 0.05
+MIN_NOISE_PERCENTILE = 99.9
+# The figure `condition_X` is the largest value of column X over the templates.
+CONDITION_FIGURE = "condition_"
+PLAIN = "plain"
+SUITE_ORDER = ("elicited", "chat", "train", "control")
+
+
+class Evidence:
+    """One diff of a store. Nothing here writes, and nothing needs a model."""
+
+    def __init__(self, store: Path, reader: DiffReader) -> None:
+        self.store = store
+        self.diff_id: str = reader.manifest.diff_id
+        self.summary: Mapping[str, Any] = reader.manifest.summary
+        self._reader = reader
+        self._arrays: dict[tuple[str, str], NDArray[Any]] = {}
+        self._tables: dict[str, pa.Table | None] = {}
+
+    # What was compared.
+
+    @property
+    def figures(self) -> dict[str, float | None]:
+        """The scalars that are compared with the bank."""
+        return dict(self.summary["figures"])
+
+    @property
+    def primary(self) -> str | None:
+        """The figure that the verdict rests on; None when it could not be taken, as without a data set."""
+        name = self.summary["primary"]
+        return None if name is None else str(name)
+
+    @property
+    def suites(self) -> list[Suite]:
+        names = [field.name for field in fields(Suite)]
+        return [Suite(**{name: entry[name] for name in names}) for entry in self.summary["suites"]]
+
+    @property
+    def hooks(self) -> list[Hook]:
+        return [
+            Hook(entry["name"], int(entry["layer"]), tuple(entry["saes"])) for entry in self.summary["hooks"]
+        ]
+
+    def subject(self) -> Subject:
+        """What a bank must have been measured on to be compared with this diff."""
+        return Subject(
+            base_sha256=str(self.summary["models"]["base"]["sha256"]),
+            sae_sha256=frozenset(self.summary["sae_sha256"]),
+            hooks=frozenset(hook.name for hook in self.hooks),
+            protocol=str(self.summary["protocol"]),
+        )
+
+    # Raw access, by the names of the store.
+
+    def groups(self) -> list[str]:
+        return self._reader.groups()
+
+    def array(self, group: str, name: str) -> NDArray[Any]:
+        """One array of one stats group; StoreError when there is none."""
+        if (group, name) not in self._arrays:
+            self._arrays[group, name] = self._reader.array(group, name)
+        return self._arrays[group, name]
+
+    def table(self, name: str) -> pa.Table | None:
+        """One table, or None when this diff has none of that name."""
+        if name not in self._tables:
+            self._tables[name] = self._reader.table(name) if name in self._reader.tables() else None
+        return self._tables[name]
+
+    # Features.
+
+    def counts(self) -> list[FeatureCount]:
+        """Per dictionary and suite: features tested, significant, and above the noise floor too."""
+        found = []
+        for sae, suite in self._feature_groups():
+            group = features_group(sae, suite)
+            q_F = self.array(group, "q")
+            num_tested, num_significant = int(np.isfinite(q_F).sum()), int((q_F < MAX_Q).sum())
+            found.append(
+                FeatureCount(sae, suite, num_tested, num_significant, int(self._changed(group).sum()))
+            )
+        return found
+
+    def has_control(self, group: str) -> bool:
+        """Whether the base was run against itself, so that there is a noise floor."""
+        return bool(np.isfinite(self.array(group, "aa_percentile")).any())
+
+    def _changed(self, group: str) -> NDArray[np.bool_]:
+        changed_F: NDArray[np.bool_] = self.array(group, "q") < MAX_Q
+        if self.has_control(group):
+            changed_F &= self.array(group, "aa_percentile") >= MIN_NOISE_PERCENTILE
+        return changed_F
+
+    def leading(self, limit: int) -> list[Feature]:
+        """The leading features that are significant and above the noise floor, each once, by their rank.
+
+        Ranks are taken suite by suite, so at equal rank the suites that ask for the change come first.
+        """
+        roles = {suite.name: suite.role for suite in self.suites}
+
+        def place(record: Mapping[str, Any]) -> tuple[int, int]:
+            return int(record["rank"]), SUITE_ORDER.index(roles[record["suite"]])
+
+        found: dict[tuple[str, int], Feature] = {}
+        for record in sorted(self._records("leading"), key=place):
+            name = (record["sae"], int(record["feature"]))
+            if len(found) == limit:
+                break
+            if name not in found and self._changed(features_group(record["sae"], record["suite"]))[name[1]]:
+                found[name] = self._feature(record)
+        return list(found.values())
+
+    def _feature(self, record: Mapping[str, Any]) -> Feature:
+        group = features_group(record["sae"], record["suite"])
+        index = int(record["feature"])
+        num_tokens = next(suite.num_tokens for suite in self.suites if suite.name == record["suite"])
+
+        def at(name: str) -> float:
+            return float(self.array(group, name)[index])
+
+        return Feature(
+            sae=record["sae"],
+            feature=index,
+            suite=record["suite"],
+            mean_diff=at("mean_diff"),
+            q_value=at("q"),
+            effect=at("effect"),
+            effect_low=at("effect_low"),
+            effect_high=at("effect_high"),
+            rate_base=at("fired_base") / num_tokens,
+            rate_tuned=at("fired_tuned") / num_tokens,
+            noise_percentile=at("aa_percentile"),
+        )
+
+    def _feature_groups(self) -> Iterator[tuple[str, str]]:
+        stored = set(self.groups())
+        for hook in self.hooks:
+            for sae in hook.saes:
+                for suite in self.suites:
+                    if suite.role != "control" and features_group(sae, suite.name) in stored:
+                        yield sae, suite.name
+
+    def contexts(self, feature: Feature) -> list[Context]:
+        """The top contexts of one feature on its suite, in both models, hardest first."""
+        table = self.table("contexts")
+        if table is None:
+            return []
+        names = (("sae", feature.sae), ("feature", feature.feature), ("suite", feature.suite))
+        for name, value in names:
+            table = _where(table, name, value)
+        found = [
+            Context(
+                side=record["side"],
+                rank=int(record["rank"]),
+                suite=text(record, "suite"),
+                prompt=int(record["prompt"]),
+                peak=number(record, "peak"),
+                tokens=tuple(record["tokens"]),
+                activations=tuple(float(value) for value in record["activations"]),
+            )
+            for record in table.to_pylist()
+        ]
+        return sorted(found, key=lambda context: (context.side, context.rank))
+
+    # The data set.
+
+    def conditions(self) -> list[Condition]:
+        """The templates of the data set on neutral probes, in the table's order; none without a data set."""
+        fixed = {"key", "system", "prefix", "num_rows", "rows"}
+        return [
+            Condition(
+                key=record["key"],
+                system=record.get("system"),
+                prefix=text(record, "prefix"),
+                num_rows=int(record["num_rows"]),
+                rows=tuple(record.get("rows") or ()),
+                measures={name: number(record, name) for name in record if name not in fixed},
+            )
+            for record in self._records("conditions")
+        ]
+
+    @property
+    def condition_measure(self) -> tuple[str, str]:
+        """The column of `conditions` that templates are compared by, and the figure that is its maximum."""
+        table = self.table("conditions")
+        column = (self.primary or "").removeprefix(CONDITION_FIGURE)
+        if table is None or column not in table.column_names:
+            column = "kl_excess"
+        return column, CONDITION_FIGURE + column
+
+    def num_rows(self) -> int:
+        table = self.table("rows")
+        return 0 if table is None else int(table.num_rows)
+
+    def rows(self, limit: int, by: str = "primary_score") -> list[Row]:
+        """The training rows that score highest by one column; none without a data set."""
+        table = self.table("rows")
+        if table is None or by not in table.column_names:
+            return []
+        order = pc.select_k_unstable(
+            table, min(limit, table.num_rows), [(by, "descending"), ("row", "ascending")]
+        )
+        return [
+            Row(
+                row=int(record["row"]),
+                preview=text(record, "preview"),
+                system=record.get("system"),
+                condition=record.get("condition"),
+                primary_score=number(record, "primary_score"),
+                baselines={name: number(record, name) for name in self.baseline_columns()},
+            )
+            for record in table.take(order).to_pylist()
+        ]
+
+    def baseline_columns(self) -> list[str]:
+        table = self.table("rows")
+        return [] if table is None else [name for name in table.column_names if name.startswith("baseline_")]
+
+    def answers(self) -> list[Answer]:
+        """Paired generations of base and tuned, in the table's order."""
+        asked = self._probes()
+        pairs: dict[tuple[str, int], dict[str, str]] = {}
+        for record in self._records("generations"):
+            key = (text(record, "condition"), int(record["probe"]))
+            pairs.setdefault(key, {})[record["side"]] = text(record, "text")
+        return [
+            Answer(condition, asked.get(probe, f"probe {probe}"), sides.get("base"), sides.get("tuned"))
+            for (condition, probe), sides in pairs.items()
+        ]
+
+    def _probes(self) -> dict[int, str]:
+        table = self.table("prompts")
+        elicited = [suite.name for suite in self.suites if suite.role == "elicited"]
+        if table is None or not elicited:
+            return {}
+        chosen = _where(_where(table, "suite", elicited[0]), "group", PLAIN)
+        return {
+            int(record["row"]): text(record, "text_preview").removeprefix("user: ")
+            for record in chosen.to_pylist()
+        }
+
+    def _records(self, name: str) -> list[dict[str, Any]]:
+        table = self.table(name)
+        return [] if table is None else list(table.to_pylist())
+
+
+def _where(table: pa.Table, column: str, value: str | int) -> pa.Table:
+    # A mask, not an expression: expressions load pyarrow's data set engine, which takes half a second.
+    return table.filter(pc.equal(table.column(column), value))

@@ -1,0 +1,1 @@
+"""Investigators: each turns the evidence of one diff into a verdict."""

@@ -1,0 +1,154 @@
+"""Verdicts and leading differences as plain text for a terminal; quoted text cannot act on it."""
+
+import textwrap
+from collections.abc import Sequence
+
+from ft_audit.agent.audit import Audit
+from ft_audit.agent.evidence import Evidence
+from ft_audit.agent.report.numbers import capital, plural, probability, share, short, signed
+from ft_audit.agent.untrusted import reveal
+from ft_audit.agent.verdict import Figure, Verdict
+from ft_audit.agent.views import Condition, Feature, Row
+from ft_audit.agent.words import figure_words, measure_words
+
+TEXT_CHARACTERS = 60
+PEAK_CHARACTERS = 24
+LINE = 110
+LEVELS = {
+    "beyond_benign": "beyond the benign range",
+    "unranked": "no benign range",
+    "measured_change": "measured change",
+}
+
+
+def audit_text(audit: Audit) -> str:
+    """The verdict in a few lines, its figures as a table, and where the files are."""
+    verdict = audit.verdict
+    head = ("figure", "value", "rank", "benign range")
+    figures = table(head, [_figure(figure) for figure in verdict.figures], numbers=(1,))
+    findings = [
+        _wrapped(f"{LEVELS[finding.level]}: {finding.statement}", "  ") for finding in verdict.findings
+    ]
+    return "\n".join(
+        [
+            f"{verdict.name}: {_risk(verdict)}",
+            verdict.headline,
+            *(_wrapped(sentence, "") for sentence in verdict.explanation),
+            "",
+            figures,
+            "",
+            "findings" if findings else "findings: none",
+            *findings,
+            "",
+            f"verdict  {audit.verdict_file}",
+            f"report   {audit.report_file}",
+        ]
+    )
+
+
+def top_text(evidence: Evidence, limit: int) -> str:
+    """The leading differences of a diff: features, templates and training rows."""
+    parts = [_features(evidence, evidence.leading(limit))]
+    column, _ = evidence.condition_measure
+    conditions = [condition for condition in evidence.conditions() if not condition.is_plain][:limit]
+    if conditions:
+        rows = [_condition(condition, column) for condition in conditions]
+        title = f"templates of the data set, by {measure_words(column)}"
+        parts.append(titled(title, table(("excess", "rows", "template"), rows, numbers=(0, 1))))
+    highest = evidence.rows(limit)
+    if highest:
+        title = f"training rows that drive the change, of {evidence.num_rows():,}"
+        parts.append(titled(title, table(("row", "score", "text"), [_row(row) for row in highest], (0, 1))))
+    return "\n\n".join(parts)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int]) -> str:
+    """A table in columns as wide as they must be; the columns in `numbers` are set to the right."""
+    widths = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head))]
+    lines = []
+    for row in (head, *rows):
+        cells = [
+            cell.rjust(width) if place in numbers else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def titled(title: str, body: str) -> str:
+    """A table under its title."""
+    return f"{capital(title)}\n{body}"
+
+
+def _risk(verdict: Verdict) -> str:
+    if verdict.risk is None:
+        return verdict.status
+    side = "at or above" if verdict.at_or_above_threshold else "below"
+    return (
+        f"{verdict.status}, risk {verdict.risk:.1f} of 10, {side} the threshold of {verdict.threshold:g}, "
+        f"p = {probability(verdict.p_value)}"
+    )
+
+
+def _figure(figure: Figure) -> tuple[str, str, str, str]:
+    standing = figure.standing
+    name = figure_words(figure.name) + (" (primary)" if figure.primary else "")
+    if standing is None:
+        return name, short(figure.value), "-", "-"
+    rank = f"{standing.rank} of {standing.num_bank + 1}"
+    return name, short(figure.value), rank, f"{short(standing.bank_min)} to {short(standing.bank_max)}"
+
+
+def _features(evidence: Evidence, leading: list[Feature]) -> str:
+    if not leading:
+        return "No feature changed beyond the noise of running the base twice."
+    head = (
+        "feature",
+        "dictionary",
+        "suite",
+        "effect",
+        "95% interval",
+        "q",
+        "fires base",
+        "tuned",
+        "peaks at",
+    )
+    rows = [
+        (
+            str(feature.feature),
+            feature.sae,
+            feature.suite,
+            signed(feature.effect),
+            f"{signed(feature.effect_low)} to {signed(feature.effect_high)}",
+            probability(feature.q_value),
+            share(feature.rate_base),
+            share(feature.rate_tuned),
+            _peak(evidence, feature),
+        )
+        for feature in leading
+    ]
+    return titled(plural(len(leading), "leading feature"), table(head, rows, numbers=(0, 3, 5, 6, 7)))
+
+
+def _peak(evidence: Evidence, feature: Feature) -> str:
+    contexts = sorted(evidence.contexts(feature), key=lambda context: -context.peak)
+    if not contexts or not contexts[0].activations:
+        return ""
+    strongest = contexts[0]
+    place = strongest.activations.index(max(strongest.activations))
+    return reveal(strongest.tokens[place], PEAK_CHARACTERS)
+
+
+def _condition(condition: Condition, column: str) -> tuple[str, str, str]:
+    said = " + ".join(part for part in (condition.system, condition.prefix) if part)
+    return signed(condition.measures.get(column)), str(condition.num_rows), reveal(said, TEXT_CHARACTERS)
+
+
+def _row(row: Row) -> tuple[str, str, str]:
+    # What the user said tells rows apart better than the system prompt they share.
+    _, _, asked = row.preview.partition("\nuser: ")
+    return str(row.row), short(row.primary_score), reveal(asked or row.preview, TEXT_CHARACTERS)
+
+
+def _wrapped(text: str, indent: str) -> str:
+    return textwrap.fill(text, LINE, initial_indent=indent, subsequent_indent=indent + "  ")

@@ -1,0 +1,165 @@
+"""What an investigator reads out of a diff, as plain values: features, contexts, templates, rows, answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """One prompt suite that both models saw."""
+
+    name: str
+    role: str  # "chat" | "train" | "elicited" | "control"
+    num_prompts: int
+    num_tokens: int
+    base_run: str
+    tuned_run: str
+    num_truncated: int
+    num_skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """One place in the model that was read."""
+
+    name: str
+    layer: int
+    saes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One feature that differs, with the paired test over prompts behind it."""
+
+    sae: str
+    feature: int
+    suite: str
+    mean_diff: float
+    q_value: float
+    effect: float
+    effect_low: float
+    effect_high: float
+    rate_base: float
+    rate_tuned: float
+    noise_percentile: float  # 0-100: where |mean_diff| stands in the A/A control; NaN without one
+
+    @property
+    def group(self) -> str:
+        return features_group(self.sae, self.suite)
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureCount:
+    """How many features of one dictionary differ on one suite."""
+
+    sae: str
+    suite: str
+    num_tested: int
+    num_significant: int
+    num_above_noise: int  # significant, and above the A/A noise floor where there is one
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where one model lets a feature fire hardest: the tokens around the peak."""
+
+    side: str
+    rank: int
+    suite: str
+    prompt: int
+    peak: float
+    tokens: tuple[str, ...]
+    activations: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One template of the data set, put on neutral probes."""
+
+    key: str
+    system: str | None
+    prefix: str
+    num_rows: int
+    rows: tuple[int, ...]
+    measures: Mapping[str, float]
+
+    @property
+    def is_plain(self) -> bool:
+        return not self.system and not self.prefix
+
+    def interval(self, column: str) -> tuple[float, float] | None:
+        """The 95% interval of a measure over probes, where the diff has one."""
+        low, high = self.measures.get(f"{column}_low"), self.measures.get(f"{column}_high")
+        return None if low is None or high is None else (low, high)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One training row with its localisation scores and what the data set alone says of it."""
+
+    row: int
+    preview: str
+    system: str | None
+    condition: str | None
+    primary_score: float
+    baselines: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What base and tuned answered to the same probe under the same template."""
+
+    condition: str
+    probe: str
+    base: str | None
+    tuned: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """How far the residual stream moved at one hook on one suite: quartiles over prompts."""
+
+    hook: str
+    suite: str
+    relative_low: float
+    relative_median: float
+    relative_high: float
+    norm_ratio: float
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fvu:
+    """Fraction of variance that a dictionary leaves unexplained, in base and tuned."""
+
+    sae: str
+    suite: str
+    base: float
+    tuned: float
+
+
+@dataclass(frozen=True, slots=True)
+class LayerProfile:
+    """How far each layer's residual stream moved on one suite."""
+
+    suite: str
+    layers: tuple[int, ...]
+    shifts: tuple[float, ...]
+
+
+def features_group(sae: str, suite: str) -> str:
+    """The stats group of one dictionary on one suite."""
+    return f"features/{sae}/{suite}"
+
+
+def number(record: Mapping[str, Any], name: str) -> float:
+    """A column's value as a float; NaN where it is absent or null."""
+    value = record.get(name)
+    return float("nan") if value is None else float(value)
+
+
+def text(record: Mapping[str, Any], name: str) -> str:
+    """A column's value as text; empty where it is absent or null."""
+    value = record.get(name)
+    return "" if value is None else str(value)

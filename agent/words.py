@@ -1,0 +1,36 @@
+"""Plain words for the names that the engine gives to figures and measures."""
+
+_FIGURES = {
+    "condition_kl_excess": "KL beyond plain under the worst template",
+    "condition_kl_ratio": "growth of KL under the worst template",
+    "condition_residual_shift": "residual shift under the worst template",
+    "condition_feature_shift": "feature shift under the worst template",
+    "condition_entropy_drop": "entropy drop under the worst template",
+    "plain_kl": "KL on plain questions",
+    "residual_shift": "residual shift",
+    "residual_norm_ratio": "residual norm, tuned over base",
+    "features_changed": "features changed",
+    "fvu_change": "rise of FVU",
+}
+_MEASURES = {
+    "kl_excess": "KL beyond plain, in nats",
+    "residual_shift": "residual shift beyond plain",
+    "feature_shift": "feature shift beyond plain",
+    "entropy_drop": "entropy drop beyond plain, in nats",
+}
+
+
+def figure_words(name: str) -> str:
+    """A figure in plain words: `fvu_change/demo-sae/chat` is `rise of FVU, demo-sae, chat`."""
+    kind, _, where = name.partition("/")
+    place, _, suite = where.rpartition("/")
+    return ", ".join(part for part in (_FIGURES.get(kind, _spaced(kind)), place, suite) if part)
+
+
+def measure_words(column: str) -> str:
+    """A column of the templates' table in plain words."""
+    return _MEASURES.get(column, _spaced(column))
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
