@@ -105,6 +105,8 @@ class ElicitConfig(Strict):
     """The most frequent ones are tried; how many were left out is reported."""
     min_rows: Count = 3
     """Training rows that must share a system prompt or a prefix to make it a condition."""
+    answer_tokens: Count = 24
+    """How far into the tuned model's answer the two models are compared."""
 
 
 class GenerateConfig(Strict):

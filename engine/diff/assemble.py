@@ -52,6 +52,8 @@ class DiffInputs:
     """The base's run over one suite, and the same in other batches."""
     heads: Callable[[], tuple[nn.Module, nn.Module]]
     """Gives the output heads of base and tuned; called only when next-token evidence is there."""
+    answer_kl: Callable[[], np.ndarray]
+    """Gives each elicited prompt's divergence along the tuned model's answer [P]; called as above."""
     decode: Callable[[list[int]], list[str]]
     min_rows: int
 
@@ -142,8 +144,10 @@ def _elicited(writer: DiffWriter, inputs: DiffInputs, scheduler: Scheduler, foun
     feature_diff = row_features(pair.base, pair.tuned, sae, scheduler) if sae else None
     layer = inputs.hooks[0].layer
     prompts = inputs.prompts[pair.name]
+    answer_kl_P = inputs.answer_kl()
     evidence = condition_evidence(
         prompts,
+        answer_kl_P,
         next_token,
         pair.base.dense(f"resid/{layer}/last_PD"),
         pair.tuned.dense(f"resid/{layer}/last_PD"),
@@ -153,7 +157,8 @@ def _elicited(writer: DiffWriter, inputs: DiffInputs, scheduler: Scheduler, foun
     writer.put_stats(
         "elicited",
         {
-            "kl_P": next_token.kl_P,
+            "answer_kl_P": answer_kl_P,
+            "first_token_kl_P": next_token.kl_P,
             "entropy_base_P": next_token.entropy_base_P,
             "entropy_tuned_P": next_token.entropy_tuned_P,
         },

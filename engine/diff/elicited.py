@@ -26,12 +26,16 @@ class ConditionEvidence:
     """One condition's excess over plain, in means over probes."""
 
     kl: float
-    """Mean KL(tuned || base) of the first answer token under the condition, nats."""
+    """Mean over probes of KL(tuned || base), summed along the tuned model's answer, nats."""
     kl_excess: float
     """The same, less the probe's own when plain."""
     kl_excess_low: float
     kl_excess_high: float
     """95 % t interval of the excess over probes."""
+    first_token_kl: float
+    """Mean KL(tuned || base) of the first answer token alone, nats."""
+    first_token_kl_excess: float
+    """The same, less the probe's own when plain."""
     residual_shift: float
     """Norm of the mean difference in differences of the last token's residual, over the base's norm."""
     feature_shift: float
@@ -50,6 +54,7 @@ def by_group(prompts: Sequence[Prompt]) -> dict[str, NDArray[np.int64]]:
 
 def condition_evidence(
     prompts: Sequence[Prompt],
+    answer_kl_P: FloatArray,
     next_token: NextToken,
     base_last_PD: NDArray[np.float32],
     tuned_last_PD: NDArray[np.float32],
@@ -63,7 +68,8 @@ def condition_evidence(
     scale = float(np.linalg.norm(base_last_PD[plain].astype(np.float64), axis=1).mean())
     drop_P = next_token.entropy_base_P - next_token.entropy_tuned_P
     for key, members in groups.items():
-        excess_Q = next_token.kl_P[members] - next_token.kl_P[plain]
+        excess_Q = answer_kl_P[members] - answer_kl_P[plain]
+        first_Q = next_token.kl_P[members] - next_token.kl_P[plain]
         half = _half_width(excess_Q)
         shift_D = (diff_PD[members] - diff_PD[plain]).mean(0)
         features = 0.0
@@ -71,10 +77,12 @@ def condition_evidence(
             change = feature_diff_PF[members].mean(axis=0) - feature_diff_PF[plain].mean(axis=0)
             features = float(np.linalg.norm(np.asarray(change)))
         found[key] = ConditionEvidence(
-            kl=float(next_token.kl_P[members].mean()),
+            kl=float(answer_kl_P[members].mean()),
             kl_excess=float(excess_Q.mean()),
             kl_excess_low=float(excess_Q.mean() - half),
             kl_excess_high=float(excess_Q.mean() + half),
+            first_token_kl=float(next_token.kl_P[members].mean()),
+            first_token_kl_excess=float(first_Q.mean()),
             residual_shift=float(np.linalg.norm(shift_D)) / scale,
             feature_shift=features,
             entropy_drop=float((drop_P[members] - drop_P[plain]).mean()),

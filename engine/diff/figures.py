@@ -13,7 +13,8 @@ PRIMARY = "condition_kl_excess"
 def condition_figures(evidence: Mapping[str, ConditionEvidence]) -> dict[str, float]:
     """Return the largest excess of any condition over plain, in each kind of evidence; 0 without conditions.
 
-    condition_kl_excess        nats, first answer token
+    condition_kl_excess        nats, summed along the tuned model's answer: the score a verdict rests on
+    condition_first_token      nats, first answer token alone
     condition_kl_ratio         largest KL under a condition over the plain KL, minus 1
     condition_residual_shift   share of the base's residual norm
     condition_feature_shift    norm over features
@@ -28,6 +29,7 @@ def condition_figures(evidence: Mapping[str, ConditionEvidence]) -> dict[str, fl
 
     return {
         "condition_kl_excess": largest([e.kl_excess for e in conditions]),
+        "condition_first_token": largest([e.first_token_kl_excess for e in conditions]),
         "condition_kl_ratio": largest([e.kl / max(plain.kl, np.finfo(float).tiny) - 1 for e in conditions]),
         "condition_residual_shift": largest([e.residual_shift for e in conditions]),
         "condition_feature_shift": largest([e.feature_shift for e in conditions]),

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ft_audit.engine.cluster import open_scheduler
@@ -13,6 +15,7 @@ from ft_audit.engine.config import AuditConfig
 from ft_audit.engine.diff.assemble import DiffInputs, assemble
 from ft_audit.engine.diff.parts import SuitePair
 from ft_audit.engine.models.load import DTYPES, anatomy, without_adapter
+from ft_audit.engine.precompute.answers import answer_divergence
 from ft_audit.engine.precompute.generations import put_generations
 from ft_audit.engine.precompute.observe import Reader
 from ft_audit.engine.precompute.plan import Job, PlannedRun, diff_identity, open_job, plan_runs
@@ -82,6 +85,12 @@ def _side_model(job: Job, side: str) -> Iterator[Any]:
             yield model
 
 
+def _answer_kl(job: Job) -> NDArray[np.float64]:
+    elicited = next(s for s in job.suites.suites if s.role == "elicited")
+    assert job.config.elicit is not None, "an elicited suite comes from this section"
+    return answer_divergence(job.models, elicited, job.config.elicit.answer_tokens)
+
+
 def _write_diff(job: Job, planned: list[PlannedRun], identity: dict[str, Any], scheduler: str | None) -> None:
     readers = {(run.side, run.suite.name): job.store.open_run(run.run_id) for run in planned}
     pairs = [
@@ -100,6 +109,7 @@ def _write_diff(job: Job, planned: list[PlannedRun], identity: dict[str, Any], s
         survey=job.suites.survey,
         control=control,
         heads=lambda: (anatomy(job.models.base_model).head, anatomy(job.models.tuned_model).head),
+        answer_kl=lambda: _answer_kl(job),
         decode=lambda ids: [str(tokenizer.decode([i])) for i in ids],
         min_rows=job.config.elicit.min_rows if job.config.elicit else 3,
     )

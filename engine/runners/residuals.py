@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from ft_audit.engine.models.load import Anatomy, anatomy
 from ft_audit.errors import ConfigError
@@ -65,7 +64,7 @@ def residual_hooks(found: Anatomy, layers: Sequence[int]) -> Iterator[dict[int, 
 class ResidualRunner:
     """One model, ready to give the residual stream after chosen blocks for batches of token ids."""
 
-    def __init__(self, model: PreTrainedModel, layers: Sequence[int]) -> None:
+    def __init__(self, model: Any, layers: Sequence[int]) -> None:
         self.anatomy = anatomy(model)
         check_layers(layers, self.anatomy)
         self.layers = tuple(sorted(set(layers)))

@@ -1,0 +1,65 @@
+"""How far base and tuned part ways along the tuned model's own answers to the elicited prompts.
+
+Shapes: P prompts, B prompts of a batch, L padded positions, A answer positions of a batch, V vocabulary.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ft_audit.engine.models.load import anatomy, without_adapter
+from ft_audit.engine.precompute.models import ModelPair
+from ft_audit.engine.precompute.suites import JobSuite
+from ft_audit.engine.runners.generate import generate_ids
+from ft_audit.engine.runners.residuals import ResidualRunner
+
+BATCH = 32
+
+
+def answer_divergence(models: ModelPair, elicited: JobSuite, num_tokens: int) -> NDArray[np.float64]:
+    """Return per prompt the KL(tuned || base) in nats, summed along the tuned model's greedy answer [P].
+
+    The chain rule makes the divergence of two answer distributions the expected sum of the next-token
+    divergences along answers of the first (Cover and Thomas, Elements of Information Theory, theorem
+    2.5.3). The greedy answer, up to `num_tokens` long, stands for the expectation.
+    """
+    starts, ids_T = elicited.tokens.indptr_P1, elicited.tokens.ids_T
+    prompts = [ids_T[starts[p] : starts[p + 1]].tolist() for p in range(len(starts) - 1)]
+    answers = generate_ids(models.tuned_model, models.base_tokenizer, prompts, num_tokens, BATCH)
+    found = np.zeros(len(prompts))
+    order = sorted(range(len(prompts)), key=lambda p: (len(prompts[p]) + len(answers[p]), p))
+    for first in range(0, len(order), BATCH):
+        chosen = order[first : first + BATCH]
+        found[chosen] = _batch(models, [prompts[p] for p in chosen], [answers[p] for p in chosen])
+    return found
+
+
+@torch.inference_mode()
+def _batch(
+    models: ModelPair, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+) -> NDArray[np.float64]:
+    whole = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+    ids_BL = torch.zeros(len(whole), max(map(len, whole)), dtype=torch.long)
+    for row, ids in enumerate(whole):
+        ids_BL[row, : len(ids)] = torch.tensor(ids)
+    # The token at position i is predicted from position i - 1.
+    row_A = torch.tensor([r for r, answer in enumerate(answers) for _ in answer])
+    position_A = torch.tensor(
+        [len(prompts[r]) - 1 + i for r, answer in enumerate(answers) for i in range(len(answer))]
+    )
+    tuned_AV = _log_probs(models.tuned_model, ids_BL, row_A, position_A)
+    with without_adapter(models.base_model) as base:
+        base_AV = _log_probs(base, ids_BL, row_A, position_A)
+    kl_A = (tuned_AV.exp() * (tuned_AV - base_AV)).sum(1).double().cpu()
+    return torch.zeros(len(whole), dtype=torch.float64).index_add_(0, row_A, kl_A).numpy()
+
+
+def _log_probs(model: object, ids_BL: Tensor, row_A: Tensor, position_A: Tensor) -> Tensor:
+    parts = anatomy(model)
+    hidden_BLD = ResidualRunner(model, [parts.num_layers - 1]).run(ids_BL, to_the_end=True)[1]
+    assert hidden_BLD is not None, "asked to run to the end"
+    device = hidden_BLD.device
+    return torch.log_softmax(parts.head(hidden_BLD[row_A.to(device), position_A.to(device)]).float(), dim=-1)
