@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ft_audit.sae.train import TrainProgress
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -53,7 +52,7 @@ def _train(args: argparse.Namespace) -> int:
     from ft_audit.engine.config import find_config
     from ft_audit.engine.runners.activations import loss_recovered, stream_activations
     from ft_audit.sae.recipe import load_recipe
-    from ft_audit.sae.training_run import Splice, run_training
+    from ft_audit.sae.training_run import run_training
 
     path = find_config(args.recipe)
     recipe = load_recipe(path, args.overrides)
@@ -61,13 +60,22 @@ def _train(args: argparse.Namespace) -> int:
     source = (recipe.model, recipe.suites, base_dir, recipe.layer)
     device, dtype = recipe.device, getattr(torch, recipe.model_dtype)
 
-    def activations() -> Iterator[Tensor]:
-        return stream_activations(*source, recipe.num_tokens, recipe.seed, device, dtype)
-
-    def recovered(splice: Splice) -> dict[str, Any]:
-        # Another seed: text in another order than the trained one.
-        return loss_recovered(*source, splice, recipe.loss_recovered_tokens, recipe.seed + 1, device, dtype)
-
+    activations = functools.partial(
+        stream_activations, *source, recipe.num_tokens, recipe.seed, device=device, dtype=dtype
+    )
+    # Another seed: text in another order than the trained one.
+    recovered = functools.partial(
+        loss_recovered,
+        *source,
+        num_tokens=recipe.loss_recovered_tokens,
+        seed=recipe.seed + 1,
+        device=device,
+        dtype=dtype,
+    )
+    first = min(recipe.buffer_tokens, recipe.num_tokens)
+    print(
+        f"sae train: reading {first:,} tokens to shuffle before the first step", file=sys.stderr, flush=True
+    )
     # What libraries print goes to stderr: on stdout stands the result alone.
     with contextlib.redirect_stdout(sys.stderr):
         show = (lambda _: None) if args.no_progress else _printer()
@@ -133,10 +141,13 @@ def _printer() -> Callable[[TrainProgress], None]:
         if now - last[0] < SECONDS_BETWEEN_LINES and at.step < at.num_steps:
             return
         last[0] = now
+        if at.stats is None:
+            doing = "finding the place of the checkpoint"
+        else:
+            doing = f"L0 {at.stats.l0:.1f}, FVU {at.stats.fvu:.3f}, dead {at.stats.dead_share:.1%}"
         print(
             f"sae train: {at.num_tokens:,} tokens ({at.step / at.num_steps:.0%}), "
-            f"{at.tokens_per_second:,.0f} tokens/s, {at.seconds_left / 60:.1f} min left, "
-            f"L0 {at.l0:.1f}, FVU {at.fvu:.3f}, dead {at.dead_share:.1%}",
+            f"{at.tokens_per_second:,.0f} tokens/s, {at.seconds_left / 60:.1f} min left, {doing}",
             file=sys.stderr,
             flush=True,
         )

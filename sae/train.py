@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ft_audit.errors import DataError
-from ft_audit.sae.batch_topk import BatchTopK
+from ft_audit.sae.batch_topk import BatchTopK, StepStats
 from ft_audit.sae.checkpoint import read_checkpoint, write_checkpoint
 from ft_audit.sae.export import export_jumprelu
 from ft_audit.sae.jumprelu_sae import JumpReluSae
@@ -25,17 +25,14 @@ MIN_SHARE_OF_STEPS = 0.9
 
 @dataclass(frozen=True, slots=True)
 class TrainProgress:
-    """Where the training stands after a step."""
+    """Where the training stands after a step; the figures are None while it finds its place again."""
 
     step: int
     num_steps: int
     num_tokens: int
-    tokens_per_second: float  # of this process, waiting for activations included
+    tokens_per_second: float  # since the first batch came, waiting for activations included
     seconds_left: float
-    l0: float
-    fvu: float
-    dead_share: float
-    resumed: bool
+    stats: StepStats | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +58,9 @@ def train_batch_topk(
     training of the same recipe goes on from it: the batches already seen are drawn again and passed over,
     so the iterator must be deterministic. Raises DataError when the stream ends early.
     """
-    started = time.perf_counter()
+    called = time.perf_counter()
     first_BD = next(activations, None)
+    started = time.perf_counter()
     if first_BD is None:
         raise DataError(f"the suites {recipe.suites} gave no full batch of {recipe.batch} tokens; add text")
     scale = _scale(first_BD)
@@ -82,29 +80,17 @@ def train_batch_topk(
     resumed_at = step
     steps_a_checkpoint = max(1, recipe.checkpoint_every_tokens // recipe.batch)
     for position, x_BD in enumerate(_chain(first_BD, activations)):
-        if position < resumed_at:
-            continue
-        if step == recipe.num_steps:
+        if position == recipe.num_steps:
             break
+        if position < resumed_at:
+            progress(_progress(recipe, position + 1, started, None))
+            continue
         stats = model.step(x_BD * scale, _learning_rate(recipe, step))
         threshold = _average(threshold, stats.min_kept, step)
         step += 1
         if checkpoint is not None and step % steps_a_checkpoint == 0 and step < recipe.num_steps:
             write_checkpoint(checkpoint, recipe.sha256, model, step, threshold)
-        rate = (step - resumed_at) / (time.perf_counter() - started)
-        progress(
-            TrainProgress(
-                step=step,
-                num_steps=recipe.num_steps,
-                num_tokens=step * recipe.batch,
-                tokens_per_second=rate * recipe.batch,
-                seconds_left=(recipe.num_steps - step) / rate,
-                l0=stats.l0,
-                fvu=stats.fvu,
-                dead_share=stats.dead_share,
-                resumed=resumed_at > 0,
-            )
-        )
+        progress(_progress(recipe, step, started, stats))
     if step < MIN_SHARE_OF_STEPS * recipe.num_steps:
         raise DataError(
             f"the suites {recipe.suites} gave {step * recipe.batch} training tokens, "
@@ -125,7 +111,19 @@ def train_batch_topk(
         model_name=recipe.model,
         l0=float(recipe.k),
     )
-    return TrainedSae(sae, step * recipe.batch, step, scale, time.perf_counter() - started)
+    return TrainedSae(sae, step * recipe.batch, step, scale, time.perf_counter() - called)
+
+
+def _progress(recipe: SaeTrainRecipe, step: int, started: float, stats: StepStats | None) -> TrainProgress:
+    rate = step / (time.perf_counter() - started)
+    return TrainProgress(
+        step=step,
+        num_steps=recipe.num_steps,
+        num_tokens=step * recipe.batch,
+        tokens_per_second=rate * recipe.batch,
+        seconds_left=(recipe.num_steps - step) / rate,
+        stats=stats,
+    )
 
 
 def compute_dtype(name: str, device: torch.device) -> torch.dtype:

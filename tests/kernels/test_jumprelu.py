@@ -1,0 +1,264 @@
+"""Every encoder against the plain float32 formula, and the promises that only the CPU path makes."""
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from ft_audit.errors import ConfigError, ModelError, SaeError
+from ft_audit.kernels.jumprelu import Encoder, JumpReluWeights, encode, encode_naive, resolve_backend
+from ft_audit.kernels.jumprelu.cpu import CpuEncoder
+from ft_audit.kernels.sparse_rows import SparseRows
+
+Encode = Callable[[Tensor, JumpReluWeights], SparseRows]
+PATHS: dict[str, Encode] = {
+    "naive": encode_naive,
+    "cpu": lambda x_TD, weights: Encoder(weights, "cpu").encode(x_TD),
+    # Both screening precisions run everywhere: torch multiplies bfloat16 on any processor, only slowly.
+    "cpu-bfloat16": lambda x_TD, weights: CpuEncoder(weights, 1024, torch.bfloat16).encode(x_TD),
+    "cpu-float32": lambda x_TD, weights: CpuEncoder(weights, 1024, torch.float32).encode(x_TD),
+}
+FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
+
+
+@pytest.fixture(params=list(PATHS))
+def path(request: pytest.FixtureRequest) -> Encode:
+    return PATHS[request.param]
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def make_weights(
+    d_in: int,
+    width: int,
+    dtype: torch.dtype = FLOAT32,
+    *,
+    b_dec: bool = False,
+    cut: float = 1.6,
+    seed: int = 0,
+) -> JumpReluWeights:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    return JumpReluWeights(
+        w_enc_DF=(normal(d_in, width) / d_in**0.5).to(dtype),
+        b_enc_F=0.1 * normal(width),
+        threshold_F=cut + 0.2 * normal(width),
+        b_dec_D=0.5 * normal(d_in) if b_dec else None,
+    )
+
+
+def make_inputs(num_rows: int, d_in: int, dtype: torch.dtype = FLOAT32, seed: int = 1) -> Tensor:
+    return torch.randn(num_rows, d_in, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def same(a: SparseRows, b: SparseRows) -> bool:
+    return (
+        torch.equal(a.indptr_T1, b.indptr_T1)
+        and torch.equal(a.index_N, b.index_N)
+        and torch.equal(a.value_N.view(torch.int16), b.value_N.view(torch.int16))
+        and a.num_features == b.num_features
+    )
+
+
+def check_against_plain(rows: SparseRows, x_TD: Tensor, weights: JumpReluWeights) -> None:
+    """Support and values agree with plain float32 JumpReLU outside the band of float32 sums."""
+    x_TD, w_enc_DF = x_TD.float(), weights.w_enc_DF.float()
+    if weights.b_dec_D is not None:
+        x_TD = x_TD - weights.b_dec_D
+    pre_TF = x_TD @ w_enc_DF + weights.b_enc_F
+    plain_TF = torch.relu(pre_TF) * (pre_TF > weights.threshold_F)
+    # Two float32 sums of D products in any order, each within (D + 1) 2^-24 sum |x w| (Higham, section 3.1).
+    size_TF = x_TD.abs() @ w_enc_DF.abs() + weights.b_enc_F.abs()
+    band_TF = 2 * (x_TD.shape[1] + 1) * 2.0**-24 * 1.01 * size_TF
+    outside_TF = (pre_TF - weights.threshold_F.clamp_min(0.0)).abs() > band_TF
+    got_TF = rows.dense()
+    assert torch.equal((got_TF > 0)[outside_TF], (plain_TF > 0)[outside_TF])
+    off_TF = (got_TF - plain_TF).abs() - (band_TF + 2.0**-8 * plain_TF)
+    assert bool((off_TF[outside_TF & (got_TF > 0)] <= 0).all())
+    if outside_TF.numel():
+        assert float((~outside_TF).float().mean()) < 1e-3  # a wide band would prove nothing
+
+
+def check_layout(rows: SparseRows, num_rows: int) -> None:
+    assert rows.num_rows == num_rows
+    assert int(rows.indptr_T1[0]) == 0
+    assert int(rows.indptr_T1[-1]) == rows.num_nonzeros
+    for start, stop in pairwise(rows.indptr_T1.tolist()):
+        index_n = rows.index_N[start:stop]
+        assert bool((index_n.diff() > 0).all())
+    assert (
+        not rows.num_nonzeros or 0 <= int(rows.index_N.min()) <= int(rows.index_N.max()) < rows.num_features
+    )
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 2, 63, 1000])
+@pytest.mark.parametrize(("d_in", "width"), [(1, 1), (7, 63), (96, 1000), (577, 2049)])
+def test_agrees_with_plain_float32_at_any_size(path: Encode, num_rows: int, d_in: int, width: int) -> None:
+    weights = make_weights(d_in, width)
+    x_TD = make_inputs(num_rows, d_in)
+    rows = path(x_TD, weights)
+    check_layout(rows, num_rows)
+    check_against_plain(rows, x_TD, weights)
+
+
+@pytest.mark.parametrize("b_dec", [False, True])
+@pytest.mark.parametrize("weight_dtype", [FLOAT32, BFLOAT16])
+@pytest.mark.parametrize("input_dtype", [FLOAT32, BFLOAT16])
+def test_agrees_with_plain_float32_in_every_precision(
+    path: Encode, input_dtype: torch.dtype, weight_dtype: torch.dtype, b_dec: bool
+) -> None:
+    weights = make_weights(200, 1500, weight_dtype, b_dec=b_dec)
+    x_TD = make_inputs(300, 200, input_dtype)
+    rows = path(x_TD, weights)
+    assert rows.num_nonzeros > 1000
+    check_against_plain(rows, x_TD, weights)
+
+
+def test_agrees_with_plain_float32_beside_massive_activations(path: Encode) -> None:
+    weights = make_weights(128, 1000, BFLOAT16, cut=3.0)
+    x_TD = make_inputs(200, 128)
+    x_TD[:, 5] *= 100.0
+    x_TD[0, 17] = 25_000.0
+    check_against_plain(path(x_TD, weights), x_TD, weights)
+
+
+@pytest.mark.parametrize("screening", [FLOAT32, BFLOAT16])
+@pytest.mark.parametrize("weight_dtype", [FLOAT32, BFLOAT16])
+@pytest.mark.parametrize("input_dtype", [FLOAT32, BFLOAT16])
+def test_the_cpu_path_equals_the_exact_sum_bit_for_bit(
+    input_dtype: torch.dtype, weight_dtype: torch.dtype, screening: torch.dtype
+) -> None:
+    weights = make_weights(320, 3000, weight_dtype, b_dec=True)
+    x_TD = make_inputs(500, 320, input_dtype)
+    exact = encode_naive(x_TD, weights, torch.float64)
+    assert same(CpuEncoder(weights, 512, screening).encode(x_TD), exact)
+
+
+def test_a_tie_with_the_threshold_does_not_fire(path: Encode) -> None:
+    # Small integers: every sum is exact in every precision.
+    x_TD = torch.tensor([[1.0, 2.0, 3.0], [2.0, 0.0, 1.0]])
+    w_enc_DF = torch.tensor([[1.0, 2.0, 0.0], [1.0, 0.0, 1.0], [1.0, 1.0, 1.0]])
+    pre_TF = x_TD @ w_enc_DF  # [[6, 5, 5], [3, 5, 1]]
+    threshold_F = torch.tensor([6.0, 5.0, 1.0])
+    rows = path(x_TD, JumpReluWeights(w_enc_DF, torch.zeros(3), threshold_F, None))
+    assert pre_TF.eq(threshold_F).sum() == 4
+    assert rows.dense().tolist() == [[0.0, 0.0, 5.0], [0.0, 0.0, 0.0]]
+    just_below_F = torch.nextafter(threshold_F, torch.zeros(3))
+    rows = path(x_TD, JumpReluWeights(w_enc_DF, torch.zeros(3), just_below_F, None))
+    assert rows.dense().tolist() == [[6.0, 5.0, 5.0], [0.0, 5.0, 1.0]]
+
+
+def test_a_difference_that_screening_rounds_away_still_decides(path: Encode) -> None:
+    # 1 + 2^-12 rounds to 1 in bfloat16, as input and as weight: only the exact pass sees it.
+    near = 1.0 + 2.0**-12
+    for x, w in ((near, 1.0), (1.0, near)):
+        weights = JumpReluWeights(torch.tensor([[w]]), torch.zeros(1), torch.ones(1), None)
+        assert path(torch.tensor([[x]]), weights).num_nonzeros == 1
+    weights = JumpReluWeights(torch.tensor([[1.0]]), torch.zeros(1), torch.tensor([near]), None)
+    assert path(torch.tensor([[1.0]]), weights).num_nonzeros == 0
+
+
+def test_nothing_fires_above_every_activation(path: Encode) -> None:
+    rows = path(make_inputs(63, 32), make_weights(32, 200, cut=1000.0))
+    assert rows.num_nonzeros == 0
+    assert rows.indptr_T1.tolist() == [0] * 64
+
+
+def test_everything_fires_when_all_is_positive(path: Encode) -> None:
+    weights = JumpReluWeights(torch.rand(16, 300) + 0.1, torch.zeros(300), torch.full((300,), 0.01), None)
+    rows = path(make_inputs(63, 16).abs() + 0.1, weights)
+    assert rows.num_nonzeros == 63 * 300
+    assert torch.equal(rows.index_N.view(63, 300), torch.arange(300, dtype=torch.int32).expand(63, 300))
+
+
+def test_below_zero_nothing_fires_whatever_the_threshold(path: Encode) -> None:
+    weights = JumpReluWeights(torch.eye(2), torch.zeros(2), torch.full((2,), -5.0), None)
+    rows = path(torch.tensor([[-1.0, 1.0], [0.0, -0.0]]), weights)
+    assert rows.dense().tolist() == [[0.0, 1.0], [0.0, 0.0]]
+
+
+def test_values_are_rounded_once_to_nearest_even(path: Encode) -> None:
+    # Halfway between two bfloat16 values, 2^-8 above an even and an odd one, and just beside.
+    x_T = torch.tensor([1.0 + 2.0**-8, 1.0 + 3 * 2.0**-8, 1.0 + 2.0**-8 + 2.0**-20])
+    weights = JumpReluWeights(torch.ones(1, 1), torch.zeros(1), torch.zeros(1), None)
+    rows = path(x_T[:, None], weights)
+    assert torch.equal(rows.value_N, x_T.bfloat16())
+    assert rows.value_N.tolist() == [1.0, 1.0 + 2 * 2.0**-7, 1.0 + 2.0**-7]
+
+
+def test_a_row_does_not_depend_on_its_neighbours_blocks_or_threads(two_threads: None) -> None:
+    weights = make_weights(160, 1200, BFLOAT16)
+    x_TD = make_inputs(333, 160)
+    whole = Encoder(weights, "cpu").encode(x_TD)
+    assert same(Encoder(weights, "cpu").encode(x_TD), whole)
+    assert same(Encoder(weights, "cpu", max_rows=7).encode(x_TD), whole)
+    one_by_one = Encoder(weights, "cpu", max_rows=1).encode(x_TD[:20])
+    assert torch.equal(one_by_one.dense(), whole.dense()[:20])
+    torch.set_num_threads(1)
+    assert same(Encoder(weights, "cpu").encode(x_TD), whole)
+
+
+def test_stale_and_poisoned_buffers_never_show(two_threads: None) -> None:
+    weights = make_weights(64, 700)
+    encoder = CpuEncoder(weights, 256, BFLOAT16)
+    x_TD = make_inputs(100, 64)
+    fresh = CpuEncoder(weights, 256, BFLOAT16).encode(x_TD)
+    encoder.encode(100.0 * make_inputs(256, 64, seed=9))
+    encoder.screen_TF.fill_(float("nan"))
+    for candidates in encoder._candidates:
+        candidates.fill(-1)
+    assert same(encoder.encode(x_TD), fresh)
+
+
+def test_results_do_not_share_memory_with_the_next_call() -> None:
+    encoder = Encoder(make_weights(64, 700), "cpu")
+    first = encoder.encode(make_inputs(100, 64))
+    kept = SparseRows(first.indptr_T1.clone(), first.index_N.clone(), first.value_N.clone(), 700)
+    encoder.encode(100.0 * make_inputs(100, 64, seed=9))
+    assert same(first, kept)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "naive"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_activations_that_are_not_numbers_are_refused(backend: str, bad: float) -> None:
+    x_TD = make_inputs(20, 8)
+    x_TD[13, 3] = bad
+    with pytest.raises(ModelError, match="row 13 of 20"):
+        encode(x_TD, make_weights(8, 16), backend)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "naive"])
+def test_another_width_is_refused(backend: str) -> None:
+    with pytest.raises(SaeError, match="reads 8 dimensions, the activations have 9"):
+        encode(make_inputs(3, 9), make_weights(8, 16), backend)
+
+
+def test_auto_becomes_a_concrete_backend() -> None:
+    assert resolve_backend("auto", torch.device("cpu")) == "cpu"
+    assert resolve_backend("auto", torch.device("cuda")) == "naive"
+    assert Encoder(make_weights(8, 16), "auto").backend == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "says"),
+    [
+        ("triton", "cpu", "no GPU is in use here; use backend 'auto'"),
+        ("triton", "cuda", "no Triton path yet; use backend 'auto'"),
+        ("cpu", "cuda", "cannot read tensors on cuda"),
+        ("fast", "cpu", "'fast' is unknown; choose one of auto, triton, cpu, naive"),
+    ],
+)
+def test_a_backend_that_cannot_run_is_refused(name: str, device: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        resolve_backend(name, torch.device(device))
