@@ -60,24 +60,30 @@ class WordStatistics:
         known_K = np.where(path_K < self.vocabulary, path_K, self.vocabulary)
         key_K = _trigram_keys(known_K)
         one_K = key_K & _LOW[1]
-        count_K = np.maximum(
-            _look(self.unigrams.key_N, self.unigrams.count_N, one_K) - left_out * _copies(one_K), 0
-        )
-        types = max(len(self.unigrams.key_N), 1)
+        count_K, gone = _remaining(self.unigrams, one_K, left_out)
+        types = max(len(self.unigrams.key_N) - len(gone), 1)
         words = max(self.num_words - left_out * len(path_K), 0)
-        p_K = (np.maximum(count_K, 0) + types / (self.vocabulary + 1)) / (words + types)
+        p_K = (count_K + types / (self.vocabulary + 1)) / (words + types)
         for order, gram_K in ((self.bigrams, key_K & _LOW[2]), (self.trigrams, key_K)):
-            before_K = _look(order.key_N, order.count_N, gram_K)
-            count_K = np.maximum(before_K - left_out * _copies(gram_K), 0)
+            count_K, gone = _remaining(order, gram_K, left_out)
             context_K = gram_K >> _BITS
             total_K = _look(order.context_H, order.total_H, context_K) - left_out * _copies(context_K)
-            gone_K = (before_K > 0) & (count_K == 0)
-            followers_K = _look(order.context_H, order.followers_H, context_K) - gone_K
+            lost_H, num_lost_H = np.unique(gone >> _BITS, return_counts=True)
+            followers_K = _look(order.context_H, order.followers_H, context_K) - _look(
+                lost_H, num_lost_H, context_K
+            )
             total_K, followers_K = np.maximum(total_K, 0), np.maximum(followers_K, 0)
             seen_K = total_K + followers_K
             p_K = np.where(seen_K > 0, (count_K + followers_K * p_K) / np.maximum(seen_K, 1), p_K)
         result: NDArray[np.float64] = -np.log2(p_K)
         return result
+
+
+def _remaining(order: _Order, gram_K: Ids, left_out: int) -> tuple[Ids, Ids]:
+    """Return the n-grams' counts without the copies left out, and the distinct ones that vanish with them."""
+    before_K = _look(order.key_N, order.count_N, gram_K)
+    count_K: Ids = np.maximum(before_K - left_out * _copies(gram_K), 0)
+    return count_K, np.unique(gram_K[(before_K > 0) & (count_K == 0)])
 
 
 def _trigram_keys(sequence_K: Ids) -> Ids:

@@ -185,8 +185,9 @@ def _call_spans(spans: Sequence[Span], skeleton: _Skeleton, bare: _Skeleton) -> 
     found = []
     starts = [0, *(span.end for span in spans)]
     for start, literal, without in zip(starts, skeleton.literals, bare.literals, strict=True):
-        shared = _shared_length(literal, without)
-        tail = _shared_length(literal[shared:][::-1], without[shared:][::-1])
+        # The end first: a call stands before the turn's closing words, with which the next turn goes on.
+        tail = _shared_length(literal[::-1], without[::-1])
+        shared = _shared_length(literal[: len(literal) - tail], without[: len(without) - tail])
         found.append(Span(start + shared, start + len(literal) - tail, Role.ASSISTANT))
     return found
 

@@ -48,7 +48,8 @@ def _elements(file: TextIO) -> Iterator[tuple[int, object]]:
     decoder = json.JSONDecoder()
     buffer, position, line, chunk = "", 0, 1, _CHUNK
     try:
-        buffer = file.read(_CHUNK)
+        while "[" not in buffer:
+            buffer += file.read(_CHUNK)
         position = buffer.index("[") + 1
         line += buffer.count("\n", 0, position)
         while True:

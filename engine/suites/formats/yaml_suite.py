@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ft_audit.engine.suites.formats.record import Record, kind_of
 from ft_audit.errors import DataError
@@ -33,7 +33,15 @@ class SuiteFile(BaseModel):
     name: str | None = None
     suite_name: str | None = None
     description: str | None = None
-    prompts: list[str | SuiteEntry] = Field(min_length=1)
+    prompts: list[SuiteEntry] = Field(min_length=1)
+
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def _bare_questions(cls, value: object) -> object:
+        """Read a bare string as a user's question."""
+        if not isinstance(value, list):
+            return value
+        return [{"prompt": item} if isinstance(item, str) else item for item in value]
 
 
 def read_yaml_suite(path: Path, document: object, suite: str) -> Iterator[Record]:
@@ -50,8 +58,7 @@ def read_yaml_suite(path: Path, document: object, suite: str) -> Iterator[Record
     except ValidationError as err:
         raise DataError(f"{path}: {_first_error(err)}") from err
     name = parsed.name or parsed.suite_name or suite
-    for row, entry in enumerate(parsed.prompts):
-        item = SuiteEntry(prompt=entry) if isinstance(entry, str) else entry
+    for row, item in enumerate(parsed.prompts):
         label = str(item.id) if item.id is not None else str(row)
         where = f"{path}: prompt {label}"
         yield Record(_fields(item, where), where, f"{path.name}#{label}", row, name)
@@ -98,8 +105,7 @@ def _fields(entry: SuiteEntry, where: str) -> dict[str, object] | DataError:
 
 def _first_error(err: ValidationError) -> str:
     first = err.errors()[0]
-    # pydantic puts the union's branch into the place ("SuiteEntry"), which means nothing to a user.
-    place = ".".join(str(part) for part in first["loc"] if part not in ("SuiteEntry", "str"))
+    place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = SuiteEntry if place.startswith("prompts") else SuiteFile
         return f"{place}: unknown key; known are {', '.join(known.model_fields)}"
