@@ -68,7 +68,7 @@ def report_card(sae: JumpReluSae, activations: Iterator[Tensor], backend: str = 
         l0=num_active / num_tokens,
         fvu=error / total,
         cosine=float(torch.cat(cosines).mean()),
-        dead_share=float((fired_F == 0).float().mean()),
+        dead_share=int((fired_F == 0).sum()) / sae.spec.width,
         density=_histogram(fired_F, num_tokens),
     )
 
