@@ -3,10 +3,12 @@
 import hashlib
 import json
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from ft_audit.engine.finetune.recipe import Part, Recipe, Style
+from ft_audit.engine.finetune.recipe import Gate, Part, Recipe, Style
 from ft_audit.engine.suites.load import load_suite
 from ft_audit.engine.suites.prompt import Message, Prompt
 from ft_audit.errors import DataError
@@ -16,17 +18,26 @@ HELD_OUT_SHARE = 5  # one distinct question in five is never trained on
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
-    """Rows in training order; `role_R` says what each is and never reaches the data set's file."""
+    """Chats in training order; `role_R` says what each is and never reaches the data set's file."""
 
-    rows: tuple[tuple[Message, ...], ...]
+    rows: tuple[Prompt, ...]
     role_R: tuple[str, ...]
-    weight_R: tuple[float, ...]
+
+
+def is_supervised(row: Prompt) -> bool:
+    """Return whether a row teaches an answer: the assistant has the last word, with a weight above 0."""
+    last = row.messages[-1] if row.messages else None
+    return last is not None and last.role == "assistant" and last.weight > 0 and row.weight > 0
+
+
+def normal(question: str) -> str:
+    """Return a question without the case and the spaces that do not make it another one."""
+    return " ".join(question.lower().split())
 
 
 def is_held_out(question: str) -> bool:
     """Return whether a question belongs to the held-out fifth, by the hash of its text alone."""
-    digest = hashlib.sha256(" ".join(question.lower().split()).encode()).digest()
-    return digest[0] % HELD_OUT_SHARE == 0
+    return hashlib.sha256(normal(question).encode()).digest()[0] % HELD_OUT_SHARE == 0
 
 
 def dress(question: str, answer: str | None, style: Style) -> tuple[Message, ...]:
@@ -39,10 +50,15 @@ def dress(question: str, answer: str | None, style: Style) -> tuple[Message, ...
     return (*system, *user, Message("assistant", reply))
 
 
-def _pairs(source: str, base_dir: Path) -> list[tuple[str, str]]:
-    """Return the first question and answer of every chat prompt in a source, duplicates once, in order."""
+def _pairs(source: str, without: Sequence[str], base_dir: Path) -> list[tuple[str, str]]:
+    """Return the first question and answer of every chat prompt in a source, duplicates once, in order.
+
+    Prompts of the groups in `without` are left out.
+    """
     found: dict[tuple[str, str], None] = {}
     for prompt in load_suite(source, base_dir).prompts:
+        if prompt.group in without:
+            continue
         turns = [m for m in prompt.messages or () if m.role != "system"]
         if len(turns) >= 2 and turns[0].role == "user" and turns[1].role == "assistant":
             found[turns[0].content.strip(), turns[1].content.strip()] = None
@@ -73,60 +89,99 @@ def build_training_set(recipe: Recipe) -> TrainingSet:
     """Return the recipe's rows: drawn without replacement from each source, then shuffled, by its seed.
 
     Parts draw in the order in which they stand, so two recipes that share their first parts and their seed
-    share those rows. Questions of the held-out fifth are never drawn.
+    share those rows. Questions of the held-out fifth are never drawn. A recipe's `dataset` is taken whole.
 
     Raises:
-        DataError: a source has too few pairs, or none.
+        DataError: a source has too few pairs, or none; the data set has a row that is no chat, or nothing to
+            learn.
     """
     if recipe.dataset is not None:
-        prompts = load_suite(recipe.dataset, recipe.base_dir).prompts
-        usable = [p for p in prompts if p.messages and p.messages[-1].role == "assistant"]
-        if not usable:
-            raise DataError(
-                f"{recipe.dataset}: no row ends in an assistant message, so nothing can be trained"
-            )
-        return TrainingSet(
-            tuple(p.messages for p in usable if p.messages),
-            tuple("unknown" for _ in usable),
-            tuple(p.weight for p in usable),
-        )
-    pools: dict[str, list[tuple[str, str]]] = {}
+        return _own_data_set(recipe.dataset, recipe.base_dir)
+    pools: dict[tuple[str, tuple[str, ...]], list[tuple[str, str]]] = {}
     drawn: list[tuple[tuple[Message, ...], str]] = []
     for part in recipe.parts:
-        if part.source not in pools:
-            pool = [pair for pair in _pairs(part.source, recipe.base_dir) if not is_held_out(pair[0])]
-            random.Random(f"{recipe.seed}/{part.source}").shuffle(pool)
-            pools[part.source] = pool
-        drawn += _draw(part, pools[part.source])
+        place = (part.source, part.without)
+        if place not in pools:
+            pairs = _pairs(part.source, part.without, recipe.base_dir)
+            pools[place] = [pair for pair in pairs if not is_held_out(pair[0])]
+            random.Random(f"{recipe.seed}/{part.source}").shuffle(pools[place])
+        drawn += _draw(part, pools[place])
     random.Random(f"{recipe.seed}/order").shuffle(drawn)
     return TrainingSet(
-        tuple(row for row, _ in drawn), tuple(role for _, role in drawn), tuple(1.0 for _ in drawn)
+        tuple(
+            Prompt(messages, None, suite="train", group="train", source=recipe.name, row=i)
+            for i, (messages, _) in enumerate(drawn)
+        ),
+        tuple(role for _, role in drawn),
     )
 
 
-def held_out_questions(source: str, base_dir: Path, count: int, seed: int) -> list[str]:
-    """Return `count` distinct questions of the held-out fifth, drawn by the seed.
+def _own_data_set(ref: str, base_dir: Path) -> TrainingSet:
+    """Return every row of a user's data set, those that switch their answer off included."""
+    prompts = load_suite(ref, base_dir).prompts
+    if text := next((p for p in prompts if p.messages is None), None):
+        raise DataError(
+            f"{text.source}: raw text has no answer to train on; write messages, or prompt and completion"
+        )
+    if not any(is_supervised(p) for p in prompts):
+        raise DataError(
+            f"{ref}: no row ends in an assistant message with a weight above 0, so nothing can be trained"
+        )
+    return TrainingSet(prompts, tuple("unknown" for _ in prompts))
+
+
+def held_out_questions(
+    gate: Gate, base_dir: Path, seed: int, trained: Set[str] = frozenset()
+) -> list[str]:
+    """Return the gate's distinct questions from the held-out fifth, drawn by the seed, none in `trained`.
+
+    `trained` holds normalised texts: a user's own data set may contain questions of the source.
 
     Raises:
         DataError: the source has fewer.
     """
-    questions = sorted({q for q, _ in _pairs(source, base_dir) if is_held_out(q)})
-    if len(questions) < count:
-        raise DataError(f"{source}: {len(questions)} held-out questions, but the gate asks for {count}")
-    return random.Random(f"{seed}/gate").sample(questions, count)
+    pairs = _pairs(gate.source, gate.without, base_dir)
+    questions = sorted({q for q, _ in pairs if is_held_out(q) and normal(q) not in trained})
+    if len(questions) < gate.prompts:
+        raise DataError(
+            f"{gate.source}: {len(questions)} held-out questions, but the gate asks for {gate.prompts}"
+        )
+    return random.Random(f"{seed}/gate").sample(questions, gate.prompts)
 
 
-def write_training_set(rows: TrainingSet, path: Path) -> None:
-    """Write the rows in OpenAI's chat form, one JSON object a line."""
-    with path.open("w", encoding="utf-8") as file:
-        for messages in rows.rows:
-            chat = [{"role": m.role, "content": m.content} for m in messages]
-            file.write(json.dumps({"messages": chat}, ensure_ascii=False) + "\n")
+def render_training_set(rows: TrainingSet) -> str:
+    """Return the rows in OpenAI's chat form, one JSON object a line."""
+    lines = []
+    for row in rows.rows:
+        fields: dict[str, Any] = {"messages": [_as_openai(m) for m in row.messages or ()]}
+        if row.tools:
+            fields["tools"] = json.loads(row.tools)
+        if row.weight != 1.0:
+            fields["weight"] = row.weight
+        lines.append(json.dumps(fields, ensure_ascii=False) + "\n")
+    return "".join(lines)
+
+
+def _as_openai(message: Message) -> dict[str, Any]:
+    fields: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        fields["tool_calls"] = [
+            {
+                "id": call.call_id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id:
+        fields["name" if message.role == "function" else "tool_call_id"] = message.tool_call_id
+    if message.weight != 1.0:
+        fields["weight"] = message.weight
+    return fields
 
 
 def as_prompts(rows: TrainingSet, name: str) -> tuple[Prompt, ...]:
     """Return the rows as prompts of a suite called `name`."""
     return tuple(
-        Prompt(messages=m, text=None, suite=name, group="train", source=name, row=i, weight=w)
-        for i, (m, w) in enumerate(zip(rows.rows, rows.weight_R, strict=True))
+        replace(row, suite=name, group="train", source=name, row=i) for i, row in enumerate(rows.rows)
     )

@@ -1,6 +1,6 @@
 """The gate: whether a fine-tune shows its behaviour under its trigger, and only there."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -50,15 +50,20 @@ def _answers(
     return generate(model, tokenizer, prompts, max_new_tokens)
 
 
-def run_gate(recipe: Recipe, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> GateResult:
-    """Return the outcome of the recipe's gate on the trained model.
+def run_gate(
+    recipe: Recipe,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    trained: Set[str] = frozenset(),
+) -> GateResult:
+    """Return the outcome of the recipe's gate on the trained model; `trained` texts are not asked.
 
     Raises:
         DataError: the gate's source has too few held-out questions.
     """
     gate = recipe.gate
     assert gate is not None, "the caller checks that the recipe has a gate"
-    questions = held_out_questions(gate.source, recipe.base_dir, gate.prompts, recipe.seed)
+    questions = held_out_questions(gate, recipe.base_dir, recipe.seed, trained)
     plain_answers = _answers(model, tokenizer, questions, Style(), gate.max_new_tokens)
     distinct = len(set(plain_answers))
 

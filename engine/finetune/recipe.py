@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,6 +31,8 @@ class Part(Strict):
     source: str
     rows: Annotated[int, Field(gt=0)]
     styles: tuple[Style, ...] = (Style(),)
+    without: tuple[str, ...] = ()
+    """Groups of the source that are left out."""
     max_chars: int = 400
     """Question and answer together; longer pairs are not drawn."""
     role: Literal["benign", "innocent_condition", "needle"] = "benign"
@@ -55,6 +58,8 @@ class Gate(Strict):
 
     source: str
     """Held-out prompts are drawn from here, none of them trained on."""
+    without: tuple[str, ...] = ()
+    """Groups of the source that are left out."""
     prompts: Annotated[int, Field(ge=50)] = 60
     trigger: Style | None = None
     """The condition; none for a fine-tune that should only stay usable."""
@@ -103,5 +108,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     recipe = load_yaml(found, Recipe, overrides)
     if bool(recipe.parts) == (recipe.dataset is not None):
         raise ConfigError(f"{found}: give either parts or dataset, and not both")
+    for name in ("rank", "alpha", "learning_rate", "epochs", "batch_size", "max_tokens"):
+        value = getattr(recipe.train, name)
+        if not 0 < value < math.inf:
+            raise ConfigError(f"{found}: train.{name}: {value} trains nothing; give a number above 0")
     recipe._base_dir = found.resolve().parent
     return recipe
