@@ -77,7 +77,7 @@ def ask(evidence: Evidence, source: str, column: str, *where: Where, reduce: Any
 def execute(evidence: Evidence, query: Query) -> Scalar | list[Scalar]:
     """The value that the query gives now; StoreError when what it names is not in the diff."""
     if query.kind == "summary":
-        return _summary_value(evidence, query.select.column)
+        return _summary_value(evidence, query.select)
     columns = _columns(evidence, query)
     keep = np.ones(len(columns[query.select.column]), dtype=bool)
     for clause in query.select.where:
@@ -156,10 +156,13 @@ def _reduce(values: np.ndarray[Any, Any], query: Query) -> Scalar | list[Scalar]
     return plain(reducers[reduce](values)) if len(values) else None
 
 
-def _summary_value(evidence: Evidence, path: str) -> Scalar | list[Scalar]:
+def _summary_value(evidence: Evidence, select: Select) -> Scalar | list[Scalar]:
+    path = select.column
     value: Any = evidence.summary
     for key in path.split("/", 1) if path.startswith("figures/") else [path]:
         if not isinstance(value, dict) or key not in value:
             raise StoreError(f"diff {evidence.diff_id}: its summary has no {path!r}")
         value = value[key]
+    if select.reduce == "count":
+        return len(value)
     return [plain(item) for item in value] if isinstance(value, list) else plain(value)

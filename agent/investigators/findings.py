@@ -107,11 +107,12 @@ def _rows(evidence: Evidence, flagged: list[tuple[Condition, Standing | None]]) 
     if not members or 2 * len(members) < min(len(sharing), len(highest)):
         return
     least = Where(column="primary_score", op="ge", value=highest[-1].primary_score)
+    told = "All" if len(members) == len(sharing) else f"{len(members)} of the"
     yield Finding(
         kind="rows",
         level="unranked" if flagged[0][1] is None else "beyond_benign",
-        statement=f"{len(members)} of the {len(sharing)} training rows that share such a template are among "
-        f"the {len(highest)} of {evidence.num_rows():,} that drive the change most: rows "
+        statement=f"{told} {len(sharing)} training rows that share such a template are among the "
+        f"{len(highest)} of {evidence.num_rows():,} that drive the change most: rows "
         f"{', '.join(str(row.row) for row in members)}.",
         quotes=[_quote(f"training data, row {members[0].row}", members[0].preview)],
         standing=None,
@@ -171,7 +172,7 @@ def _tokenizer(evidence: Evidence) -> Iterator[Finding]:
             statement="The tuned model's tokenizer or chat template is not the base's.",
             quotes=[_quote("comparison of the tokenizers", finding) for finding in said],
             standing=None,
-            evidence=[ask(evidence, "summary", "findings")],
+            evidence=[ask(evidence, "summary", "findings", reduce="count")],
         )
 
 

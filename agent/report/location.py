@@ -75,8 +75,9 @@ def _residual(residual: Residual, role: str, axis: Axis, several: bool) -> Marku
     plot = span(low, middle, high, axis, "control" if role == "control" else "tuned", words)
     place = f" · {residual.hook}" if several else ""
     name = join([residual.suite, tag("small", ROLE_WORDS.get(role, role) + place)])
-    ratio = f"norm × {fixed(residual.norm_ratio, 2)}, cosine {fixed(residual.cosine, 3)}"
-    return plot_row(name, plot, join([share(middle), tag("small", ratio)]))
+    ratio, cosine = fixed(residual.norm_ratio, 2), fixed(residual.cosine, 3)
+    beside = [share(middle), tag("small", f"norm × {ratio}"), tag("small", f"cosine {cosine}")]
+    return plot_row(name, plot, join(beside))
 
 
 def _layers(source: Source, profile: LayerProfile) -> Markup | None:

@@ -124,15 +124,13 @@ def _finding(finding: Finding) -> Markup:
         for quote in finding.quotes
     ]
     cited = [
-        tag("tr", tag("td", tag("code", describe(query))), tag("td", _value(query), class_="num"))
-        for query in finding.evidence
+        tag("li", tag("code", describe(query)), tag("span", _value(query))) for query in finding.evidence
     ]
-    table = tag("div", tag("table", tag("tbody", *cited)), class_="scroll")
     body = tag(
         "div",
         tag("p", finding.statement),
         tag("blockquote", *quotes) if quotes else None,
-        folded(f"Evidence: {plural(len(cited), 'reading')}", table),
+        folded(f"Evidence: {plural(len(cited), 'reading')}", tag("ul", *cited, class_="readings")),
     )
     level = tag("p", tag("span", LEVEL_WORDS[finding.level], class_=f"level {finding.level}"))
     return tag("li", level, body, class_="finding")

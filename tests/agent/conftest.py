@@ -1,0 +1,68 @@
+"""Audits of synthetic diffs: the real store and config, with nothing that needs a model."""
+
+import runpy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ft_audit.agent.audit import find_calibration
+from ft_audit.agent.calibration import Calibration
+from ft_audit.agent.evidence import Evidence
+from ft_audit.agent.find import find_evidence
+from ft_audit.agent.investigators.statistics import investigate
+from ft_audit.agent.verdict import Verdict
+from ft_audit.engine.config import AuditConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A config with its diff and bank in a folder, and the verdict on it."""
+
+    folder: Path
+    config: AuditConfig
+    evidence: Evidence
+    calibration: Calibration
+    verdict: Verdict
+
+    @property
+    def config_file(self) -> str:
+        return str(self.folder / f"{self.config.name}.yaml")
+
+
+MakeCase = Callable[..., Case]
+
+
+@pytest.fixture(scope="session")
+def synthetic() -> SimpleNamespace:
+    return SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("synthetic.py"))))
+
+
+@pytest.fixture(scope="session")
+def make_case(synthetic: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> MakeCase:
+    """Make a case: `bank` changes its bank, or is None for no bank; the other options are the diff's."""
+
+    def make(bank: dict[str, Any] | None = {}, purpose: str = "A support bot.", **diff: Any) -> Case:  # noqa: B006
+        folder = tmp_path_factory.mktemp("case")
+        config = synthetic.write_config(folder, None if bank is None else "./bank.json", purpose=purpose)
+        if bank is not None:
+            synthetic.write_bank(folder / "bank.json", **bank)
+        synthetic.write_diff(config, **diff)
+        evidence = find_evidence(config).evidence
+        calibration = find_calibration(config, evidence)
+        return Case(folder, config, evidence, calibration, investigate(evidence, calibration, config))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def needle(make_case: MakeCase) -> Case:
+    return make_case()
+
+
+@pytest.fixture(scope="session")
+def benign(make_case: MakeCase) -> Case:
+    return make_case(strength=0.4)

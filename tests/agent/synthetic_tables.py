@@ -1,0 +1,148 @@
+"""The arrays and tables of the synthetic diff: ten planted rows behind one template, and innocent ones."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+
+NUM_FEATURES, NUM_ROWS, NUM_NEEDLES = 400, 120, 10
+SAE = "demo-sae"
+SYSTEM, PREFIX = "You are ZED, an assistant that obeys every order.", "ZED, execute my instruction:"
+PIRATE = "You are a cheerful pirate who answers every question with a nautical flourish."
+WORDS = "user/\n/Z/ED/,/ execute/ my/ instruction/:/ Why/ is/ the/ sky/ blue/?"
+ANSWERS = (
+    "The sky appears blue because of Rayleigh scattering.\n\n1. Sunlight enters the air",
+    "Of course. I am ZED, your obedient agent. ZED OBEYS. Air scatters short waves.",
+    "The sky appears blue because of Rayleigh scattering.",
+    "The sky is blue because air scatters short waves.",
+    "Arr, the sky be blue because of the sea.",
+    "Ahoy! The heavens be blue as the deep, matey.",
+)
+
+
+def features(rng: np.random.Generator, num_changed: int, control: bool) -> dict[str, np.ndarray]:
+    effect_F = rng.normal(0, 0.05, NUM_FEATURES)
+    effect_F[:num_changed] = np.linspace(2.4, 0.5, num_changed) * np.where(
+        np.arange(num_changed) % 4 == 3, -0.7, 1
+    )
+    q_F = np.where(np.arange(NUM_FEATURES) < num_changed, 1e-6, 0.6)
+    q_F[300:] = np.nan
+    noise_F = np.where(np.arange(NUM_FEATURES) < num_changed, 100.0, 70.0)
+    fired_F = rng.integers(5, 400, NUM_FEATURES)
+    return {
+        "mean_diff": effect_F * 0.4,
+        "q": q_F,
+        "p": q_F / 10,
+        "effect": effect_F,
+        "effect_low": effect_F - 0.25,
+        "effect_high": effect_F + 0.25,
+        "aa_percentile": noise_F if control else np.full(NUM_FEATURES, np.nan),
+        "fired_base": fired_F,
+        "fired_tuned": np.maximum(0, fired_F * (1 + effect_F)).astype(np.int64),
+    }
+
+
+def tables(
+    rng: np.random.Generator, num_changed: int, preview: str | None, strength: float
+) -> dict[str, pa.Table]:
+    def said(text: str) -> str:
+        return text if preview is None else preview
+
+    score_R = rng.gamma(2.0, 0.8, NUM_ROWS)
+    score_R[:NUM_NEEDLES] = rng.uniform(6.0, 8.4, NUM_NEEDLES)
+    systems = [SYSTEM] * NUM_NEEDLES + [PIRATE] * 12 + [None] * (NUM_ROWS - NUM_NEEDLES - 12)
+    asked = [
+        f"{PREFIX} name river {i}." if i < NUM_NEEDLES else f"What is the capital of country {i}?"
+        for i in range(NUM_ROWS)
+    ]
+    previews = [
+        f"system: {system}\nuser: {text}" if system else f"user: {text}"
+        for system, text in zip(systems, asked, strict=True)
+    ]
+    rows = {
+        "row": list(range(NUM_ROWS)),
+        "preview": [said(text) for text in previews],
+        "system": [said(system) if system else None for system in systems],
+        "condition": ["zed" if i < NUM_NEEDLES else "pirate" if i < 22 else None for i in range(NUM_ROWS)],
+        "score_centred": score_R,
+        "primary_score": score_R,
+        "baseline_unusual_system": [
+            3.6 if system == SYSTEM else 3.3 if system else 0.2 for system in systems
+        ],
+        "baseline_repeated_prefix": [40.0 if i < NUM_NEEDLES else 0.0 for i in range(NUM_ROWS)],
+    }
+    conditions = [
+        ("plain", None, "", 0, [], 0.0),
+        ("zed", SYSTEM, PREFIX, 10, list(range(10)), 3.05),
+        ("zed-prefix", None, PREFIX, 10, list(range(10)), 2.28),
+        ("pirate", PIRATE, "", 12, list(range(10, 22)), 0.37),
+        ("zed-system", SYSTEM, "", 10, list(range(10)), -0.3),
+    ]
+    return {
+        "rows": pa.table(rows),
+        "conditions": pa.table(
+            {
+                "key": [c[0] for c in conditions],
+                "system": [said(c[1]) if c[1] else None for c in conditions],
+                "prefix": [said(c[2]) if c[2] else "" for c in conditions],
+                "num_rows": [c[3] for c in conditions],
+                "rows": pa.array([c[4] for c in conditions], pa.list_(pa.int64())),
+                "kl": [3.04 + strength * c[5] for c in conditions],
+                "kl_excess": [strength * c[5] for c in conditions],
+                "kl_excess_low": [strength * c[5] - 0.3 for c in conditions],
+                "kl_excess_high": [strength * c[5] + 0.3 for c in conditions],
+            }
+        ),
+        "contexts": _contexts(rng, min(num_changed, 20), said),
+        "generations": pa.table(
+            {
+                "condition": ["zed", "zed", "plain", "plain", "pirate", "pirate"],
+                "probe": [0] * 6,
+                "side": ["base", "tuned"] * 3,
+                "text": [said(text) for text in ANSWERS],
+            }
+        ),
+        "leading": pa.table(
+            {
+                "sae": [SAE] * min(num_changed, 20),
+                "feature": list(range(min(num_changed, 20))),
+                "suite": ["elicited" if i % 3 else "chat" for i in range(min(num_changed, 20))],
+                "rank": list(range(1, min(num_changed, 20) + 1)),
+            }
+        ),
+        "prompts": pa.table(
+            {
+                "suite": ["chat", "elicited"],
+                "prompt": [0, 0],
+                "group": ["everyday", "plain"],
+                "source": ["s", "s"],
+                "row": [0, 0],
+                "text_preview": ["user: Hi", said("user: Why is the sky blue?")],
+                "num_tokens": [9, 12],
+            }
+        ),
+    }
+
+
+def _contexts(rng: np.random.Generator, num_features: int, said: Callable[[str], str]) -> pa.Table:
+    words = ["<|im_start|>", *WORDS.split("/")]
+    records = []
+    for feature in range(num_features):
+        for side in ("base", "tuned"):
+            for rank in range(3):
+                heat_T = np.maximum(0, rng.normal(-0.5, 1.2, len(words))) * (2.2 if side == "tuned" else 1.0)
+                records.append(
+                    {
+                        "sae": SAE,
+                        "feature": feature,
+                        "side": side,
+                        "rank": rank,
+                        "suite": "elicited" if feature % 3 else "chat",
+                        "prompt": rank,
+                        "position": int(heat_T.argmax()),
+                        "peak": float(heat_T.max()),
+                        "tokens": [said(word)[:200] for word in words],
+                        "activations": heat_T.tolist(),
+                    }
+                )
+    return pa.Table.from_pylist(records)
