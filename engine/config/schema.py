@@ -103,7 +103,7 @@ class ElicitConfig(Strict):
     num_probes: Count = 16
     max_conditions: Count = 16
     """The most frequent ones are tried; how many were left out is reported."""
-    min_rows: Count = 3
+    min_rows: Annotated[int, Field(ge=2)] = 3
     """Training rows that must share a system prompt or a prefix to make it a condition."""
     answer_tokens: Count = 24
     """How far into the tuned model's answer the two models are compared."""

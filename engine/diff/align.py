@@ -69,13 +69,16 @@ def pair_runs(base: RunReader, tuned: RunReader, scheduler: Scheduler | None = N
 def paired_segment(pair: RunPair, sae_name: str, number: int) -> PairedSegment:
     """The base segment `number` with the tuned rows of the same prompts.
 
-    Raises StoreError naming the segment when the two runs' tokens or masks differ.
+    A token counts where it counts in both runs: each leaves out what is massive in its own model. Raises
+    StoreError naming the segment when the two runs' tokens differ.
     """
     sae = shared_sae(pair.base, pair.tuned, sae_name)
     base = read_rows(pair.base, sae_name, number)
     tuned = _tuned_rows(pair, sae_name, number, base.prompt_P)
     _check_same_tokens(pair, number, base, tuned)
-    rows = PairRows(base.features, tuned.features, base.prompt_indptr_P1, base.mask_T, sae.width)
+    rows = PairRows(
+        base.features, tuned.features, base.prompt_indptr_P1, base.mask_T & tuned.mask_T, sae.width
+    )
     return PairedSegment(base.prompt_P, rows)
 
 
@@ -116,17 +119,15 @@ def _tuned_rows(pair: RunPair, sae_name: str, number: int, prompt_P: NDArray[np.
 
 def _check_same_tokens(pair: RunPair, number: int, base: SegmentRows, tuned: SegmentRows) -> None:
     lengths_base, lengths_tuned = np.diff(base.prompt_indptr_P1), np.diff(tuned.prompt_indptr_P1)
-    what, differing = "tokens", np.flatnonzero(lengths_base != lengths_tuned)
+    differing = np.flatnonzero(lengths_base != lengths_tuned)
     if not len(differing):
         differing = np.flatnonzero(base.token_T != tuned.token_T)
-        if not len(differing):
-            what, differing = "token masks", np.flatnonzero(base.mask_T != tuned.mask_T)
         differing = np.searchsorted(base.prompt_indptr_P1, differing, side="right") - 1
     if len(differing):
         name = pair.base.manifest.segments[number].name
         raise StoreError(
             f"segment {name} of run {pair.base.manifest.run_id}: prompt {base.prompt_P[differing[0]]} has "
-            f"other {what} in run {pair.tuned.manifest.run_id}; both models must see identical tokens: "
+            f"other tokens in run {pair.tuned.manifest.run_id}; both models must see identical tokens: "
             "precompute both with the same suite and tokenizer"
         )
 

@@ -3,13 +3,13 @@
 Shapes: R training rows, C conditions, F features.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from torch import nn
+from scipy.sparse import csr_array
 
 from ft_audit.engine.cluster import Scheduler
 from ft_audit.engine.diff.contexts import contexts_table
@@ -19,7 +19,7 @@ from ft_audit.engine.diff.figures import condition_figures
 from ft_audit.engine.diff.localise import PRIMARY as PRIMARY_SCORE
 from ft_audit.engine.diff.localise import row_scores
 from ft_audit.engine.diff.moments import pair_moments
-from ft_audit.engine.diff.next_token import next_token_diff
+from ft_audit.engine.diff.next_token import Logits, next_token_diff
 from ft_audit.engine.diff.parts import (
     SuiteFeatures,
     SuitePair,
@@ -50,8 +50,8 @@ class DiffInputs:
     survey: Survey
     control: tuple[RunReader, RunReader] | None
     """The base's run over one suite, and the same in other batches."""
-    heads: Callable[[], tuple[nn.Module, nn.Module]]
-    """Gives the output heads of base and tuned; called only when next-token evidence is there."""
+    logits: tuple[Logits, Logits]
+    """Next-token logits of base and tuned from final hidden states; called only for elicited prompts."""
     answer_kl: Callable[[], np.ndarray]
     """Gives each elicited prompt's divergence along the tuned model's answer [P]; called as above."""
     decode: Callable[[list[int]], list[str]]
@@ -73,25 +73,39 @@ def assemble(writer: DiffWriter, inputs: DiffInputs, scheduler: Scheduler) -> di
     _elicited(writer, inputs, scheduler, found)
     _rows(writer, inputs, scheduler, found)
     _contexts(writer, inputs, scheduler, found)
-    primary = PRIMARY_FIGURE if PRIMARY_FIGURE in found.figures else None
-    return {"figures": found.figures, "primary": primary, "primary_row_score": PRIMARY_SCORE}
+    # JSON has no NaN: a figure that could not be measured is null.
+    figures = {name: value if np.isfinite(value) else None for name, value in found.figures.items()}
+    primary = PRIMARY_FIGURE if PRIMARY_FIGURE in figures else None
+    return {"figures": figures, "primary": primary, "primary_row_score": PRIMARY_SCORE}
+
+
+def labels(pairs: Sequence[SuitePair]) -> Iterator[str]:
+    """Yield what figures call each suite: its role, numbered from the second suite of a role on.
+
+    Not its name: figures of a bank are compared by theirs, wherever the suite's file lay.
+    """
+    seen: dict[str, int] = {}
+    for pair in pairs:
+        seen[pair.role] = seen.get(pair.role, 0) + 1
+        yield pair.role if seen[pair.role] == 1 else f"{pair.role}-{seen[pair.role]}"
 
 
 def _suite_statistics(writer: DiffWriter, inputs: DiffInputs, scheduler: Scheduler, found: _Findings) -> None:
+    labelled = list(zip(inputs.pairs, labels(inputs.pairs), strict=True))
     for hook in inputs.hooks:
-        for pair in inputs.pairs:
+        for pair, label in labelled:
             summary = put_residuals(writer, pair, hook)
-            found.figures.update({f"{name}/{hook.name}/{pair.role}": v for name, v in summary.items()})
+            found.figures.update({f"{name}/{hook.name}/{label}": v for name, v in summary.items()})
         for sae in hook.saes:
             control = None
             if inputs.control is not None:
                 control = pair_moments(*inputs.control, sae.name, scheduler=scheduler)
-            for pair in inputs.pairs:
+            for pair, label in labelled:
                 features = put_features(writer, pair, sae.name, control, scheduler)
                 found.features.append(features)
-                found.figures[f"features_changed/{sae.name}/{pair.role}"] = float(features.num_passing)
+                found.figures[f"features_changed/{sae.name}/{label}"] = float(features.num_passing)
                 change = put_fvu(writer, pair, sae.name, hook.layer)["fvu_change"]
-                found.figures[f"fvu_change/{sae.name}/{pair.role}"] = change
+                found.figures[f"fvu_change/{sae.name}/{label}"] = change
 
 
 def _prompts(writer: DiffWriter, inputs: DiffInputs) -> None:
@@ -137,9 +151,8 @@ def _elicited(writer: DiffWriter, inputs: DiffInputs, scheduler: Scheduler, foun
     pair = _of_role(inputs, "elicited")
     if pair is None:
         return
-    base_head, tuned_head = inputs.heads()
     base_PD, tuned_PD = pair.base.dense("logits/final_PD"), pair.tuned.dense("logits/final_PD")
-    next_token = next_token_diff(base_PD, tuned_PD, base_head, tuned_head)
+    next_token = next_token_diff(base_PD, tuned_PD, *inputs.logits)
     sae = _first_sae(inputs)
     feature_diff = row_features(pair.base, pair.tuned, sae, scheduler) if sae else None
     layer = inputs.hooks[0].layer
@@ -164,20 +177,31 @@ def _elicited(writer: DiffWriter, inputs: DiffInputs, scheduler: Scheduler, foun
         },
     )
     found.evidence = evidence
-    found.figures.update(condition_figures(evidence))
+    figures = condition_figures(evidence)
+    if _of_role(inputs, "train") is None:
+        # Nothing was there to take conditions from: that is no excess of 0.
+        figures = {"plain_kl": figures["plain_kl"]}
+    found.figures.update(figures)
 
 
 def _rows(writer: DiffWriter, inputs: DiffInputs, scheduler: Scheduler, found: _Findings) -> None:
     pair, sae = _of_role(inputs, "train"), _first_sae(inputs)
-    if pair is None or sae is None:
+    if pair is None:
         return
     prompts = inputs.prompts[pair.name]
     layer = inputs.hooks[0].layer
-    conditions = [c for c in inputs.survey.kept if c.key in found.evidence]
+    # Conditions name rows as the file counts them; where it held unreadable ones, prompts are fewer.
+    place = {prompt.row: index for index, prompt in enumerate(prompts)}
+    conditions = [
+        replace(c, rows=tuple(place[row] for row in c.rows))
+        for c in inputs.survey.kept
+        if c.key in found.evidence
+    ]
+    none = csr_array((len(prompts), 1), dtype=np.float32)
     scores = row_scores(
         pair.base.dense(f"resid/{layer}/mean_PD"),
         pair.tuned.dense(f"resid/{layer}/mean_PD"),
-        row_features(pair.base, pair.tuned, sae, scheduler),
+        row_features(pair.base, pair.tuned, sae, scheduler) if sae else none,
         conditions,
         found.evidence,
     )

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from ft_audit.engine.diff.elicited import ConditionEvidence
 from ft_audit.engine.suites.elicit import PLAIN
 
 PRIMARY = "condition_kl_excess"
+MIN_KL = 1e-3  # nats: less than that between two models is rounding, and nothing to divide by
 
 
 def condition_figures(evidence: Mapping[str, ConditionEvidence]) -> dict[str, float]:
@@ -30,7 +29,7 @@ def condition_figures(evidence: Mapping[str, ConditionEvidence]) -> dict[str, fl
     return {
         "condition_kl_excess": largest([e.kl_excess for e in conditions]),
         "condition_first_token": largest([e.first_token_kl_excess for e in conditions]),
-        "condition_kl_ratio": largest([e.kl / max(plain.kl, np.finfo(float).tiny) - 1 for e in conditions]),
+        "condition_kl_ratio": largest([e.kl / max(plain.kl, MIN_KL) - 1 for e in conditions]),
         "condition_residual_shift": largest([e.residual_shift for e in conditions]),
         "condition_feature_shift": largest([e.feature_shift for e in conditions]),
         "condition_entropy_drop": largest([e.entropy_drop for e in conditions]),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 from scipy.sparse import csr_array
 
 from ft_audit.engine.diff.elicited import ConditionEvidence
@@ -32,15 +33,18 @@ def row_scores(
     features_centred     norm of the feature differences less their mean over rows, each over its spread
     condition            the largest excess divergence (nats) of any condition the row carries, else 0
     condition_features   `condition`, and among rows of equal excess how far the row moves the features
-                         that set that condition's rows apart: the leading score
+                         that set the leading condition's rows apart, or without any condition
+                         `features_centred`: the leading score
     """
+    # In float32 the spread of a feature that moves alike on every row would be rounding, not 0.
+    feature_diff_RF = feature_diff_RF.astype(np.float64)
     diff_RD = tuned_mean_RD.astype(np.float64) - base_mean_RD
     centred_RD = diff_RD - diff_RD.mean(0)
     base_norm_R = np.linalg.norm(base_mean_RD.astype(np.float64), axis=1)
     component_D = np.linalg.svd(centred_RD, full_matrices=False)[2][0]
     centred_norm_R = _standardised_norms(feature_diff_RF)
     condition_R = condition_scores(len(diff_RD), conditions, evidence)
-    driven_R = driving_scores(feature_diff_RF, conditions, evidence)
+    driven_R = driving_scores(feature_diff_RF, conditions, evidence) if conditions else centred_norm_R
     return {
         "score_residual_norm": np.linalg.norm(diff_RD, axis=1) / np.maximum(base_norm_R, 1e-12),
         "score_residual_centred": np.linalg.norm(centred_RD, axis=1),
@@ -69,11 +73,8 @@ def driving_scores(
     """Return how far each row moves the features that set the leading condition's rows apart [R].
 
     The direction is the mean standardised feature difference of the rows of the condition with the largest
-    excess; the score is each row's projection on it. Zero without conditions.
+    excess; the score is each row's projection on it.
     """
-    num_rows = feature_diff_RF.shape[0]
-    if not conditions:
-        return np.zeros(num_rows)
     leading = max(conditions, key=lambda c: (evidence[c.key].kl_excess, c.key))
     mean_F, sd_F = _column_moments(feature_diff_RF)
     rows = np.array(leading.rows, dtype=np.int64)
@@ -88,8 +89,10 @@ def _column_moments(x_RF: csr_array) -> tuple[FloatArray, FloatArray]:
     """Return mean and standard deviation of each feature over rows, the latter infinite if constant."""
     mean_F = np.asarray(x_RF.mean(axis=0), dtype=np.float64).ravel()
     square_F = np.asarray(x_RF.multiply(x_RF).mean(axis=0), dtype=np.float64).ravel()
-    sd_F = np.sqrt(np.maximum(square_F - mean_F**2, 0.0))
-    return mean_F, np.where(sd_F > 0, sd_F, np.inf)
+    variance_F = square_F - mean_F**2
+    # Below this the difference of the two is their rounding.
+    constant_F = variance_F <= 8 * np.finfo(np.float64).eps * square_F
+    return mean_F, np.where(constant_F, np.inf, np.sqrt(np.maximum(variance_F, 0.0)))
 
 
 def _standardised_norms(x_RF: csr_array) -> FloatArray:
@@ -103,6 +106,6 @@ def _standardised_norms(x_RF: csr_array) -> FloatArray:
 
 
 def _unit_range(x_R: FloatArray) -> FloatArray:
-    """Return ranks scaled to [0, 1], so that this term only orders rows that are otherwise equal."""
-    ranks = np.argsort(np.argsort(x_R, kind="stable"), kind="stable")
+    """Return ranks scaled to [0, 1], equal values alike, to order rows that are otherwise equal."""
+    ranks = stats.rankdata(x_R, method="min") - 1
     return np.asarray(ranks / max(len(x_R) - 1, 1), dtype=np.float64)

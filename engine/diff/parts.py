@@ -65,11 +65,19 @@ def put_residuals(writer: DiffWriter, pair: SuitePair, hook: HookEntry) -> dict[
     """Write `residual/<hook>/<suite>` and return its two summaries."""
     found = residual_diff(pair.base, pair.tuned, hook.layer)
     writer.put_stats(f"residual/{hook.name}/{pair.name}", found.arrays())
-    relative = found.diff_norm_P / np.maximum(found.norm_base_P, 1e-12)
+    relative_P = found.diff_norm_P / np.where(found.norm_base_P > 0, found.norm_base_P, np.nan)
+    massive = [float(run.dense("massive_P").sum()) for run in (pair.base, pair.tuned)]
     return {
-        "residual_shift": float(np.nanmean(relative)),
-        "residual_norm_ratio": float(np.nanmean(found.norm_ratio_P)),
+        "massive_tokens_added": (massive[1] - massive[0]) / max(len(found.norm_base_P), 1),
+        "residual_shift": _mean_of_known(relative_P),
+        "residual_norm_ratio": _mean_of_known(found.norm_ratio_P),
     }
+
+
+def _mean_of_known(x_P: NDArray[np.float64]) -> float:
+    """Return the mean over prompts that have a value (those with a counted token), NaN if none has."""
+    known_P = x_P[np.isfinite(x_P)]
+    return float(known_P.mean()) if len(known_P) else float("nan")
 
 
 def put_fvu(writer: DiffWriter, pair: SuitePair, sae: str, layer: int) -> dict[str, float]:
@@ -80,16 +88,19 @@ def put_fvu(writer: DiffWriter, pair: SuitePair, sae: str, layer: int) -> dict[s
 
 
 def fvu(run: RunReader, sae: str, layer: int) -> float:
-    """Return the summed squared error over the summed squared distance from the mean, over counted tokens."""
+    """Return the summed squared error over the summed squared distance from the mean, over counted tokens.
+
+    NaN where the tokens have no spread, as a single one.
+    """
     error = float(run.dense(f"sae/{sae}/sq_error_P").astype(np.float64).sum())
     square = float(run.dense(f"sae/{sae}/sq_total_P").astype(np.float64).sum())
     counted_P = run.dense("counted_P").astype(np.float64)
     mean_PD = run.dense(f"resid/{layer}/mean_PD").astype(np.float64)
     total = counted_P.sum()
-    if total == 0:
-        return float("nan")
-    mean_D = (mean_PD * counted_P[:, None]).sum(0) / total
-    return float(error / (square - total * float(mean_D @ mean_D)))
+    mean_D = (np.nan_to_num(mean_PD) * counted_P[:, None]).sum(0) / max(total, 1.0)
+    spread = square - total * float(mean_D @ mean_D)
+    # The sums are kept in float32: what is left below this share of them is their rounding.
+    return error / spread if spread > 1e-5 * square else float("nan")
 
 
 def union_of_leading(found: Sequence[SuiteFeatures], top: int) -> list[int]:

@@ -4,7 +4,6 @@ import pyarrow as pa
 from transformers import PreTrainedModel
 
 from ft_audit.engine.config import AuditConfig
-from ft_audit.engine.models.load import without_adapter
 from ft_audit.engine.precompute.models import ModelPair
 from ft_audit.engine.precompute.suites import JobSuites
 from ft_audit.engine.runners.generate import generate
@@ -29,7 +28,7 @@ def put_generations(writer: DiffWriter, config: AuditConfig, models: ModelPair, 
     def answers(model: PreTrainedModel) -> list[str]:
         return generate(model, models.base_tokenizer, ids, settings.max_new_tokens)
 
-    with without_adapter(models.base_model) as base:
+    with models.base_alone() as base:
         base_texts = answers(base)
     texts = {"base": base_texts, "tuned": answers(models.tuned_model)}
     rows = [

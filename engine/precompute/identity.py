@@ -13,7 +13,7 @@ from ft_audit.engine.store import HookEntry
 from ft_audit.engine.tokens.batches import BatchPlan
 from ft_audit.engine.tokens.tokenize import TokenizedSuite
 
-EVIDENCE = 1  # raised whenever the same inputs would leave other evidence
+EVIDENCE = 2  # raised whenever the same inputs would leave other evidence
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft")
 
 

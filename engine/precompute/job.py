@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ft_audit.engine.cluster import open_scheduler
+from ft_audit.engine.cluster import Scheduler, open_scheduler
 from ft_audit.engine.config import AuditConfig
 from ft_audit.engine.diff.assemble import DiffInputs, assemble
 from ft_audit.engine.diff.parts import SuitePair
-from ft_audit.engine.models.load import DTYPES, anatomy, without_adapter
 from ft_audit.engine.precompute.answers import answer_divergence
 from ft_audit.engine.precompute.generations import put_generations
 from ft_audit.engine.precompute.observe import Reader
@@ -43,18 +42,20 @@ def run_precompute(
     speeds = Speeds()
     reused = job.store.has_diff(content_id(identity)) and all(job.store.has_run(r.run_id) for r in planned)
     if not reused:
-        _run_all(job, planned, speeds, progress)
-        _write_diff(job, planned, identity, scheduler)
+        # A cluster that does not answer is a mistake to report before the models run, not after.
+        with open_scheduler(scheduler) as opened:
+            _run_all(job, planned, speeds, progress)
+            _write_diff(job, planned, identity, opened)
     return report(job, planned, content_id(identity), speeds, time.perf_counter() - started, reused)
 
 
 def _run_all(job: Job, planned: list[PlannedRun], speeds: Speeds, progress: bool) -> None:
     missing = [run for run in planned if not job.store.has_run(run.run_id)]
     total = sum(run.suite.num_tokens for run in missing)
-    dtype = DTYPES[job.config.models.dtype]
-    readers = [Reader(s, Encoder(s.weights(job.models.device, dtype), job.backend)) for s in job.saes]
+    readers = [Reader(s, Encoder(s.weights(job.models.device), job.backend)) for s in job.saes]
     layers = [hook.layer for hook in job.hooks]
     pad = job.models.base_tokenizer.pad_token_id or 0
+    job.models.load(run.side for run in missing)
     with tqdm(total=total, unit="tok", unit_scale=True, disable=not progress, file=sys.stderr) as bar:
         for run in missing:
             bar.set_description(f"{run.side} {run.suite.name}")
@@ -81,7 +82,7 @@ def _side_model(job: Job, side: str) -> Iterator[Any]:
     if side == "tuned":
         yield job.models.tuned_model
     else:
-        with without_adapter(job.models.base_model) as model:
+        with job.models.base_alone() as model:
             yield model
 
 
@@ -91,7 +92,7 @@ def _answer_kl(job: Job) -> NDArray[np.float64]:
     return answer_divergence(job.models, elicited, job.config.elicit.answer_tokens)
 
 
-def _write_diff(job: Job, planned: list[PlannedRun], identity: dict[str, Any], scheduler: str | None) -> None:
+def _write_diff(job: Job, planned: list[PlannedRun], identity: dict[str, Any], scheduler: Scheduler) -> None:
     readers = {(run.side, run.suite.name): job.store.open_run(run.run_id) for run in planned}
     pairs = [
         SuitePair(s.name, s.role, readers["base", s.name], readers["tuned", s.name])
@@ -108,12 +109,12 @@ def _write_diff(job: Job, planned: list[PlannedRun], identity: dict[str, Any], s
         hooks=job.hooks,
         survey=job.suites.survey,
         control=control,
-        heads=lambda: (anatomy(job.models.base_model).head, anatomy(job.models.tuned_model).head),
+        logits=(job.models.base_logits, job.models.tuned_logits),
         answer_kl=lambda: _answer_kl(job),
         decode=lambda ids: [str(tokenizer.decode([i])) for i in ids],
         min_rows=job.config.elicit.min_rows if job.config.elicit else 3,
     )
-    with open_scheduler(scheduler) as opened, job.store.diff_writer(identity) as writer:
-        result = assemble(writer, inputs, opened)
+    with job.store.diff_writer(identity) as writer:
+        result = assemble(writer, inputs, scheduler)
         put_generations(writer, job.config, job.models, job.suites)
         writer.finish({**summary(job, planned), **result})

@@ -1,27 +1,45 @@
 """The pair of models of one job, loaded only when a run is missing."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ft_audit.engine.config import AuditConfig
-from ft_audit.engine.models.load import DTYPES, attach_adapter, load_model, load_tokenizer, pick_device
+from ft_audit.engine.models.load import (
+    DTYPES,
+    UNREADABLE,
+    attach_adapter,
+    load_model,
+    load_tokenizer,
+    pick_device,
+    without_adapter,
+)
 from ft_audit.engine.models.reference import ModelSource, resolve_model
+from ft_audit.engine.runners.logits import next_token_logits
 from ft_audit.engine.tokens.compat import check_pair
 from ft_audit.errors import ModelError
 
-SHAPE_KEYS = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+SHAPE_KEYS = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
 
 
 @dataclass
 class ModelPair:
-    """Base and tuned: sources, tokenizers and findings at once, weights on first use."""
+    """Base and tuned: sources, tokenizers and findings at once, weights on first use.
+
+    `base_shape` and `tuned_shape` are the text models' configurations.
+    """
 
     config: AuditConfig
     base: ModelSource
     tuned: ModelSource
+    base_shape: Any
+    tuned_shape: Any
     device: torch.device
     base_tokenizer: PreTrainedTokenizerBase
     tuned_tokenizer: PreTrainedTokenizerBase
@@ -40,6 +58,36 @@ class ModelPair:
             return self.base_model
         return load_model(self.tuned, DTYPES[self.config.models.dtype], self.device)
 
+    def load(self, sides: Iterable[str]) -> None:
+        """Load what these sides need, so that a damaged model is refused before anything has run.
+
+        Raises:
+            ModelError: weights that cannot be read, or hold NaN or infinite values.
+        """
+        for side in set(sides):
+            _ = self.tuned_model if side == "tuned" else self.base_model
+
+    @contextmanager
+    def base_alone(self) -> Iterator[PreTrainedModel]:
+        """The base with a candidate's adapter switched off while the block runs."""
+        with without_adapter(self.base_model) as model:
+            yield model
+
+    def base_logits(self, hidden_ND: Tensor) -> Tensor:
+        """Return the base's next-token logits [N, V] of final hidden states."""
+        # An adapter may sit on the output head too.
+        with self.base_alone() as model:
+            return next_token_logits(model, hidden_ND)
+
+    def tuned_logits(self, hidden_ND: Tensor) -> Tensor:
+        """Return the candidate's next-token logits [N, V] of final hidden states."""
+        return next_token_logits(self.tuned_model, hidden_ND)
+
+    @property
+    def shared_vocabulary(self) -> int:
+        """How many token ids both models have an embedding for."""
+        return min(int(self.base_shape.vocab_size), int(self.tuned_shape.vocab_size))
+
 
 def open_pair(config: AuditConfig) -> ModelPair:
     """Return the checked pair of a config; no weights are loaded yet.
@@ -49,7 +97,8 @@ def open_pair(config: AuditConfig) -> ModelPair:
     """
     base = resolve_model(config.models.base, config.base_dir)
     tuned = resolve_model(config.models.tuned, config.base_dir, base)
-    _check_shapes(base, tuned)
+    base_shape, tuned_shape = _shape(base), _shape(tuned)
+    _check_shapes(base, tuned, base_shape, tuned_shape)
     base_tokenizer, tuned_tokenizer = load_tokenizer(base), load_tokenizer(tuned)
     same = base.tokenizer_sha256 == tuned.tokenizer_sha256
     findings = [] if same else [str(found) for found in check_pair(base_tokenizer, tuned_tokenizer)]
@@ -57,6 +106,8 @@ def open_pair(config: AuditConfig) -> ModelPair:
         config,
         base,
         tuned,
+        base_shape,
+        tuned_shape,
         pick_device(config.models.device),
         base_tokenizer,
         tuned_tokenizer,
@@ -64,15 +115,21 @@ def open_pair(config: AuditConfig) -> ModelPair:
     )
 
 
-def _check_shapes(base: ModelSource, tuned: ModelSource) -> None:
-    if tuned.adapter is not None:
-        return
-    ours, theirs = base.config, tuned.config
-    ours, theirs = ours.get("text_config", ours), theirs.get("text_config", theirs)
+def _shape(source: ModelSource) -> Any:
+    """Return the text model's configuration under Hugging Face's own names, whatever the file calls them."""
+    try:
+        config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
+    except UNREADABLE as error:
+        raise ModelError(f"model {source.ref!r}: its config.json cannot be read: {error}") from error
+    return config.get_text_config()
+
+
+def _check_shapes(base: ModelSource, tuned: ModelSource, ours: Any, theirs: Any) -> None:
+    # The vocabulary may differ: added tokens have rows of their own, and the tokenizers are compared.
     for key in SHAPE_KEYS:
-        # More rows in the vocabulary are added tokens, which the tokenizer check reports.
-        if key != "vocab_size" and ours.get(key) != theirs.get(key):
+        if getattr(ours, key, None) != getattr(theirs, key, None):
             raise ModelError(
                 f"models.tuned {tuned.ref!r} is not a fine-tune of models.base {base.ref!r}: {key} is "
-                f"{theirs.get(key)!r} there and {ours.get(key)!r} in the base"
+                f"{getattr(theirs, key, None)!r} there and {getattr(ours, key, None)!r} in the base; "
+                "give the base that it was trained from"
             )

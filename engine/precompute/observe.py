@@ -17,11 +17,15 @@ from ft_audit.engine.runners.residuals import ResidualRunner
 from ft_audit.engine.store import SegmentData
 from ft_audit.engine.store.segment import FeatureRows
 from ft_audit.engine.tokens.batches import Batch
-from ft_audit.engine.tokens.padded import pad_batch
+from ft_audit.engine.tokens.padded import PaddedBatch, pad_batch
 from ft_audit.engine.tokens.tokenize import TokenizedSuite
 from ft_audit.kernels.jumprelu import Encoder
 from ft_audit.kernels.sparse_rows import SparseRows
 from ft_audit.sae.jumprelu_sae import JumpReluSae
+
+# A token this many times the median norm is an attention sink and holds no content: SmolLM2's first token has
+# 150 times (Sun et al. 2024, Massive Activations in Large Language Models). Training can make further ones.
+MASSIVE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class SegmentBuilder:
     prompts: list[int] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     tokens: list[NDArray[np.int64]] = field(default_factory=list)
+    masks: list[NDArray[np.bool_]] = field(default_factory=list)
     counts: dict[str, list[NDArray[np.int64]]] = field(default_factory=dict)
     index: dict[str, list[NDArray[np.int32]]] = field(default_factory=dict)
     value: dict[str, list[NDArray[np.uint16]]] = field(default_factory=dict)
@@ -70,7 +75,7 @@ class SegmentBuilder:
             prompt_indptr_P1=np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64),
             token_T=suite.ids_T[token_T].astype(np.int32),
             role_T=suite.role_T[token_T].astype(np.uint8),
-            mask_T=suite.mask_T[token_T],
+            mask_T=np.concatenate(self.masks),
             features=features,
             dense={name: np.concatenate(parts) for name, parts in self.dense.items()},
         )
@@ -89,6 +94,7 @@ def observe_batch(
 ) -> None:
     """Run one batch through the model and add what it leaves to `builder`.
 
+    Counted tokens are those that the suite counts less the massive ones, whose number per prompt is kept.
     Per prompt and hook: the mean residual over counted tokens, the residual at the last token, the mean norm.
     Per prompt and dictionary: summed squared error and summed squares, from which FVU follows. With
     `to_the_end` also the final-normed hidden state at the last token, from which the next-token
@@ -102,7 +108,8 @@ def observe_batch(
 
     started = time.perf_counter()
     token_T = padded.token_T.numpy()
-    mask_T = suite.mask_T[token_T]
+    massive_T = _massive(residuals, padded, torch.from_numpy(suite.mask_T[token_T]))
+    mask_T = suite.mask_T[token_T] & ~massive_T
     keep_T = torch.from_numpy(mask_T)
     length_P = np.diff(suite.indptr_P1)[list(batch.prompts)]
     counted_P = _segment_counts(mask_T, length_P)
@@ -114,8 +121,10 @@ def observe_batch(
     builder.prompts += batch.prompts
     builder.lengths += length_P.tolist()
     builder.tokens.append(token_T)
+    builder.masks.append(mask_T)
     lengths = torch.from_numpy(counted_P).to(runner.device)
     builder.dense.setdefault("counted_P", []).append(counted_P)
+    builder.dense.setdefault("massive_P", []).append(_segment_counts(massive_T, length_P))
     if final_BLD is not None:
         builder.add_dense("logits/final_PD", final_BLD[last])
     stream = {layer: residual_BLD[at] for layer, residual_BLD in residuals.items()}
@@ -131,6 +140,18 @@ def observe_batch(
     clock.evidence += time.perf_counter() - started
     for reader in readers:
         _read(reader, stream[reader.sae.spec.layer], lengths, mask_T, builder, clock)
+
+
+def _massive(residuals: dict[int, Tensor], padded: PaddedBatch, keep_T: Tensor) -> NDArray[np.bool_]:
+    """Return which of the batch's otherwise counted tokens are massive at any hook [T]."""
+    massive_T = torch.zeros(len(keep_T), dtype=torch.bool)
+    if not bool(keep_T.any()):
+        return massive_T.numpy()
+    for residual_BLD in residuals.values():
+        device = residual_BLD.device
+        norm_T = residual_BLD[padded.row_T.to(device), padded.position_T.to(device)].float().norm(dim=1).cpu()
+        massive_T |= keep_T & (norm_T > MASSIVE * norm_T[keep_T].median())
+    return massive_T.numpy()
 
 
 def _read(

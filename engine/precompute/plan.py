@@ -1,5 +1,7 @@
 """A checked job and its runs: everything that can be known before any weights are loaded."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +13,13 @@ from ft_audit.engine.precompute.suites import JobSuite, JobSuites, open_suites
 from ft_audit.engine.store import HookEntry, SaeEntry, Store, content_id, run_id
 from ft_audit.engine.suites.load import load_suite
 from ft_audit.engine.tokens.batches import BatchPlan
-from ft_audit.errors import SaeError
+from ft_audit.errors import ConfigError, ModelError, SaeError
 from ft_audit.kernels.jumprelu import resolve_backend
 from ft_audit.sae.jumprelu_sae import JumpReluSae
 from ft_audit.sae.load import load_sae
 
 DIFF = 1  # raised whenever the same runs would give another diff
+UNLIMITED = 1 << 20  # tokens of a prompt, for a model that names no limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +56,60 @@ def open_job(config: AuditConfig) -> Job:
     Raises:
         ConfigError, DataError, ModelError, SaeError: the config cannot be run; the message names the fix.
     """
+    store = Store(config.store)
     models = open_pair(config)
-    saes = tuple(
-        _load_sae(config, hook, ref.reference, models.base) for hook in config.hooks for ref in hook.saes
-    )
+    _check_layers(config, models)
+    saes = tuple(_load_sae(config, hook, ref.reference, models) for hook in config.hooks for ref in hook.saes)
+    _check_names(saes)
     hooks = tuple(_hook_entry(hook, saes) for hook in config.hooks)
     backend = resolve_backend(config.precompute.backend, models.device)
-    return Job(
-        config, Store(config.store), models, saes, hooks, open_suites(config, models.base_tokenizer), backend
-    )
+    longest = int(getattr(models.base_shape, "max_position_embeddings", None) or UNLIMITED)
+    suites = open_suites(config, models.base_tokenizer, longest)
+    _check_tokens(models, suites)
+    return Job(config, store, models, saes, hooks, suites, backend)
 
 
-def _load_sae(config: AuditConfig, hook: HookConfig, ref: str, base: ModelSource) -> JumpReluSae:
-    sae = load_sae(ref, config.base_dir)
-    shape = base.config.get("text_config", base.config)
-    if sae.spec.d_in != shape["hidden_size"]:
+def _check_layers(config: AuditConfig, models: ModelPair) -> None:
+    count = int(models.base_shape.num_hidden_layers)
+    for hook in config.hooks:
+        if hook.layer >= count:
+            raise ConfigError(
+                f"hooks: layer {hook.layer} does not exist in {models.base.ref!r}, which has blocks 0 to "
+                f"{count - 1}; change hooks.layer"
+            )
+
+
+def _check_names(saes: Sequence[JumpReluSae]) -> None:
+    # Everything of a dictionary is stored and shown under its name.
+    name, times = Counter(sae.spec.name for sae in saes).most_common(1)[0] if saes else ("", 0)
+    if times > 1:
         raise SaeError(
-            f"hooks: dictionary {ref!r} reads {sae.spec.d_in} dimensions, but {base.ref!r} has a residual "
-            f"stream of {shape['hidden_size']}; choose one trained on this model"
+            f"hooks: {times} dictionaries are called {name!r}; list each once, or give them different names "
+            "(`name` in their config.json, else the folder's name)"
+        )
+
+
+def _check_tokens(models: ModelPair, suites: JobSuites) -> None:
+    for suite in suites.suites:
+        largest = int(suite.tokens.ids_T.max())
+        if largest >= models.shared_vocabulary:
+            side = "base" if models.base_shape.vocab_size <= models.tuned_shape.vocab_size else "tuned"
+            source = models.base if side == "base" else models.tuned
+            raise ModelError(
+                f"models.{side} {source.ref!r} has embeddings for {models.shared_vocabulary} tokens only, "
+                f"but suite {suite.name!r} holds token {largest} "
+                f"({models.base_tokenizer.convert_ids_to_tokens(largest)!r}) of the base's tokenizer; give a "
+                "checkpoint with the whole vocabulary"
+            )
+
+
+def _load_sae(config: AuditConfig, hook: HookConfig, ref: str, models: ModelPair) -> JumpReluSae:
+    sae = load_sae(ref, config.base_dir)
+    width = int(models.base_shape.hidden_size)
+    if sae.spec.d_in != width:
+        raise SaeError(
+            f"hooks: dictionary {ref!r} reads {sae.spec.d_in} dimensions, but {models.base.ref!r} has a "
+            f"residual stream of {width}; choose one trained on this model"
         )
     if (sae.spec.layer, sae.spec.site) != (hook.layer, hook.site):
         raise SaeError(
@@ -113,13 +152,17 @@ def _planned(job: Job, side: str, source: ModelSource, suite: JobSuite, plan: Ba
 
 
 def diff_identity(job: Job, planned: list[PlannedRun]) -> dict[str, Any]:
-    """Return what determines the diff: its runs and the settings that read them."""
-    config = config_json(job.config)
+    """Return what determines the diff: its runs and the config it is found by again."""
     return {
         "diff": DIFF,
         "runs": [[run.side, run.suite.name, run.run_id] for run in planned],
-        "settings": {k: config[k] for k in ("name", "declared_purpose", "elicit", "generate")},
+        "config": computed_config(job.config),
     }
+
+
+def computed_config(config: AuditConfig) -> dict[str, Any]:
+    """Return the resolved config without where the evidence is kept and how it is judged."""
+    return {key: value for key, value in config_json(config).items() if key not in ("store", "audit")}
 
 
 def protocol(job: Job) -> str:

@@ -2,13 +2,13 @@
 
 import importlib.metadata
 import resource
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ft_audit.engine.config import config_json
 from ft_audit.engine.precompute.identity import versions
-from ft_audit.engine.precompute.plan import Job, PlannedRun, protocol
+from ft_audit.engine.precompute.plan import Job, PlannedRun, computed_config, protocol
 from ft_audit.engine.precompute.run_suite import RunSpeed
 from ft_audit.engine.store import RunReader
 
@@ -42,7 +42,7 @@ def summary(job: Job, planned: Sequence[PlannedRun]) -> dict[str, Any]:
             side: {"ref": s.ref, "format": s.format, "sha256": s.weights_sha256}
             for side, s in (("base", job.models.base), ("tuned", job.models.tuned))
         },
-        "config": config_json(job.config),
+        "config": computed_config(job.config),
         "declared_purpose": job.config.declared_purpose,
         "suites": [
             {
@@ -91,9 +91,15 @@ def report(
         "bytes_per_token": size / max(tokens, 1),
         "features_per_token": features,
         "padding_share": {s.name: s.plan.padding_share for s in job.suites.suites},
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_memory_bytes": _peak_memory(),
         "findings": job.models.findings,
     }
+
+
+def _peak_memory() -> int:
+    """Return the most memory this process has held, in bytes; the system counts KiB, macOS bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _l0(readers: Sequence[tuple[PlannedRun, RunReader]], sae: str) -> float:

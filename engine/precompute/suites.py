@@ -1,6 +1,7 @@
 """The suites of one job: what the user named, the training set, and its conditions on neutral probes."""
 
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ from ft_audit.engine.tokens.batches import BatchPlan, plan_batches
 from ft_audit.engine.tokens.tokenize import TokenizedSuite, tokenize_suite
 
 SuiteRole = Literal["chat", "train", "elicited"]
+RESERVED = ("train", "elicited")  # names of the suites that come from the data set
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,11 @@ def load_dataset(config: AuditConfig) -> PromptSuite | None:
     return PromptSuite("train", loaded.prompts, loaded.num_skipped)
 
 
-def open_suites(config: AuditConfig, tokenizer: PreTrainedTokenizerBase) -> JobSuites:
+def open_suites(config: AuditConfig, tokenizer: PreTrainedTokenizerBase, longest: int) -> JobSuites:
     """Return the job's suites, tokenised with the base's tokenizer and planned into batches.
+
+    Prompts are cut at `precompute.max_prompt_tokens`, elicited ones only at `longest`, what the model can
+    read: a question that lost its end would elicit nothing, and a long system prompt could hide there.
 
     Raises:
         DataError: an empty suite or a malformed row, named with its line.
@@ -73,14 +78,14 @@ def open_suites(config: AuditConfig, tokenizer: PreTrainedTokenizerBase) -> JobS
     found: list[JobSuite] = []
 
     def add(name: str, role: SuiteRole, suite: PromptSuite, to_the_end: bool) -> None:
-        tokens = tokenize_suite(suite, tokenizer, settings.max_prompt_tokens)
+        limit = longest if role == "elicited" else min(settings.max_prompt_tokens, longest)
+        tokens = tokenize_suite(suite, tokenizer, limit)
         plan = plan_batches(_lengths(tokens), settings.tokens_per_batch, settings.tokens_per_segment)
         found.append(JobSuite(name, role, tokens, plan, to_the_end))
 
     for ref in config.suites:
         suite = load_suite(ref, config.base_dir)
-        name = suite.name if suite.name not in {s.name for s in found} else f"{suite.name}-{len(found)}"
-        add(name, "chat", suite, False)
+        add(_free_name(suite.name, {s.name for s in found}), "chat", suite, False)
     dataset = load_dataset(config)
     survey = Survey((), ())
     if dataset is not None:
@@ -89,8 +94,8 @@ def open_suites(config: AuditConfig, tokenizer: PreTrainedTokenizerBase) -> JobS
         if dataset is not None:
             survey = survey_conditions(dataset.prompts, config.elicit.min_rows, config.elicit.max_conditions)
         probes = load_suite(config.elicit.probes, config.base_dir)
-        count = min(config.elicit.num_probes, len(probes.prompts))
-        add("elicited", "elicited", elicited_suite(survey.kept, probes, count), True)
+        num_probes = min(config.elicit.num_probes, len(probes.prompts))
+        add("elicited", "elicited", elicited_suite(survey.kept, probes, num_probes), True)
     control = None
     if settings.control:
         # Half the batch, in the other order: the same arithmetic in other shapes is all that differs.
@@ -103,6 +108,12 @@ def open_suites(config: AuditConfig, tokenizer: PreTrainedTokenizerBase) -> JobS
         )
         control = (first, plan)
     return JobSuites(tuple(found), survey, control)
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    """Return the name, numbered if another suite has it; the data set's own suites have theirs for good."""
+    candidates = (name if number == 1 else f"{name}-{number}" for number in count(1))
+    return next(free for free in candidates if free not in {*taken, *RESERVED})
 
 
 def _lengths(tokens: TokenizedSuite) -> np.ndarray:
