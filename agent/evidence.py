@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ft_audit.agent.calibration import Subject
@@ -24,7 +22,7 @@ from ft_audit.agent.views import (
     number,
     text,
 )
-from ft_audit.engine.store import DiffReader
+from ft_audit.engine.store import DiffReader, Table
 
 # A feature counts as changed below this q, and at or above this percentile of the A/A control's differences.
 MAX_Q = 0.05
@@ -44,7 +42,7 @@ class Evidence:
         self.summary: Mapping[str, Any] = reader.manifest.summary
         self._reader = reader
         self._arrays: dict[tuple[str, str], NDArray[Any]] = {}
-        self._tables: dict[str, pa.Table | None] = {}
+        self._tables: dict[str, Table | None] = {}
 
     # What was compared.
 
@@ -90,7 +88,7 @@ class Evidence:
             self._arrays[group, name] = self._reader.array(group, name)
         return self._arrays[group, name]
 
-    def table(self, name: str) -> pa.Table | None:
+    def table(self, name: str) -> Table | None:
         """One table, or None when this diff has none of that name."""
         if name not in self._tables:
             self._tables[name] = self._reader.table(name) if name in self._reader.tables() else None
@@ -171,12 +169,11 @@ class Evidence:
 
     def contexts(self, feature: Feature) -> list[Context]:
         """The top contexts of one feature on its suite, in both models, hardest first."""
-        table = self.table("contexts")
-        if table is None:
-            return []
-        names = (("sae", feature.sae), ("feature", feature.feature), ("suite", feature.suite))
-        for name, value in names:
-            table = _where(table, name, value)
+        own: dict[str, str | int | None] = {
+            "sae": feature.sae,
+            "feature": feature.feature,
+            "suite": feature.suite,
+        }
         found = [
             Context(
                 side=record["side"],
@@ -187,7 +184,7 @@ class Evidence:
                 tokens=tuple(record["tokens"]),
                 activations=tuple(float(value) for value in record["activations"]),
             )
-            for record in table.to_pylist()
+            for record in self._records("contexts", own)
         ]
         return sorted(found, key=lambda context: (context.side, context.rank))
 
@@ -226,9 +223,8 @@ class Evidence:
         table = self.table("rows")
         if table is None or by not in table.column_names:
             return []
-        order = pc.select_k_unstable(
-            table, min(limit, table.num_rows), [(by, "descending"), ("row", "ascending")]
-        )
+        # Empty scores are NaN, which sorts last.
+        order_R = np.lexsort((table.array("row"), -table.array(by).astype(np.float64)))
         return [
             Row(
                 row=int(record["row"]),
@@ -238,7 +234,7 @@ class Evidence:
                 primary_score=number(record, "primary_score"),
                 baselines={name: number(record, name) for name in self.baseline_columns()},
             )
-            for record in table.take(order).to_pylist()
+            for record in table.records(order_R[:limit].tolist())
         ]
 
     def baseline_columns(self) -> list[str]:
@@ -258,21 +254,21 @@ class Evidence:
         ]
 
     def _probes(self) -> dict[int, str]:
-        table = self.table("prompts")
         elicited = [suite.name for suite in self.suites if suite.role == "elicited"]
-        if table is None or not elicited:
-            return {}
-        chosen = _where(_where(table, "suite", elicited[0]), "group", PLAIN)
+        plain = {"suite": elicited[0] if elicited else None, "group": PLAIN}
         return {
             int(record["row"]): text(record, "text_preview").removeprefix("user: ")
-            for record in chosen.to_pylist()
+            for record in self._records("prompts", plain)
         }
 
-    def _records(self, name: str) -> list[dict[str, Any]]:
+    def _records(
+        self, name: str, equal: Mapping[str, str | int | None] | None = None
+    ) -> list[dict[str, Any]]:
+        """The rows of a table, in its order, whose columns have these values; none without the table."""
         table = self.table(name)
-        return [] if table is None else list(table.to_pylist())
-
-
-def _where(table: pa.Table, column: str, value: str | int) -> pa.Table:
-    # A mask, not an expression: expressions load pyarrow's data set engine, which takes half a second.
-    return table.filter(pc.equal(table.column(column), value))
+        if table is None:
+            return []
+        kept = set(range(table.num_rows))
+        for column, value in (equal or {}).items():
+            kept &= {index for index, found in enumerate(table.values(column)) if found == value}
+        return table.records(sorted(kept))

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from ft_audit.agent.evidence import Evidence
@@ -120,19 +119,10 @@ def _columns(evidence: Evidence, query: Query) -> dict[str, np.ndarray[Any, Any]
         for name in names:
             if name not in table.column_names:
                 raise StoreError(f"diff {evidence.diff_id}: table {query.table!r} has no column {name!r}")
-            found[name] = _objects(table.column(name))
+            found[name] = table.array(name)
     length = len(next(iter(found.values()))) if found else 0
     found["index"] = np.arange(length)
     return found
-
-
-def _objects(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
-    if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
-        numbers: np.ndarray[Any, Any] = column.to_numpy()
-        return numbers
-    values = np.empty(len(column), dtype=object)
-    values[:] = column.to_pylist()
-    return values
 
 
 def _holds(values: np.ndarray[Any, Any], clause: Where) -> np.ndarray[Any, Any]:

@@ -111,7 +111,7 @@ def top_condition(diff: DiffReader) -> str:
     if "conditions" not in diff.tables():
         return "none"
     table = diff.table("conditions")
-    columns = {name: table.column(name).to_pylist() for name in ("system", "prefix", "kl_excess")}
+    columns = {name: table.values(name) for name in ("system", "prefix", "kl_excess")}
     if not columns["kl_excess"]:
         return "none"
     top = max(range(len(columns["kl_excess"])), key=columns["kl_excess"].__getitem__)
@@ -136,7 +136,7 @@ def needles_found(diff: DiffReader, column: str, needle_rows: Sequence[int]) -> 
     if not needle_rows:
         return "none planted"
     table = diff.table("rows")
-    scores, rows = table.column(column).to_pylist(), table.column("row").to_pylist()
+    scores, rows = table.values(column), table.values("row")
     if any(score is None for score in scores):
         raise StoreError(f"diff {diff.manifest.diff_id}: rows.{column} has empty scores; precompute again")
     highest = sorted(range(len(rows)), key=lambda i: (-scores[i], rows[i]))[:TOP_ROWS]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from ft_audit.agent.calibration import Bank, stand
 from ft_audit.benchmarks.harness import Measurement, run_benchmark
@@ -82,13 +81,13 @@ def _localisation(name: str, diff: DiffReader, folder: Path) -> list[Measurement
     """Return, per row score, the needles among the highest 10 and 20 rows and the innocents among 40."""
 
     truth = json.loads((folder / "truth.json").read_text(encoding="utf-8"))["rows"]
-    table: pa.Table = diff.table("rows")
-    rows = np.array(table.column("row").to_pylist())
+    table = diff.table("rows")
+    rows = table.array("row")
     found: list[Measurement] = []
     for column in table.column_names:
         if not column.startswith(("score_", "baseline_")):
             continue
-        order = rows[np.argsort(-np.array(table.column(column).to_pylist()), kind="stable")]
+        order = rows[np.argsort(-table.array(column), kind="stable")]
         for count, role in ((NEAR, "needle"), (FAR, "needle"), (INNOCENT_FAR, "innocent_condition")):
             hits = len(set(order[:count].tolist()) & set(truth[role]))
             found.append(

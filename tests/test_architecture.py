@@ -51,7 +51,7 @@ OWNERS = {
 }
 KERNEL_LIBRARIES = {"torch", "triton", "numba", "numpy"}
 # What the plain install brings, and so all that the reader's side may import.
-READER_LIBRARIES = {"numpy", "pyarrow", "arro3", "pydantic", "pydantic_core", "yaml", "openai", "mcp"}
+READER_LIBRARIES = {"numpy", "arro3", "pydantic", "pydantic_core", "yaml", "openai", "mcp"}
 TORCHLESS = ("ft_audit.agent", "ft_audit.engine.store", "ft_audit.engine.config")
 NEVER_ON_THE_READERS_SIDE = (
     "torch",
@@ -62,6 +62,8 @@ NEVER_ON_THE_READERS_SIDE = (
     "dask",
     "distributed",
     "scipy",
+    "pyarrow",
+    "pandas",
 )
 
 

@@ -11,6 +11,7 @@ from ft_audit.engine.store.run_reader import RunReader
 from ft_audit.engine.store.run_writer import RunWriter
 from ft_audit.engine.store.segment import SegmentData
 from ft_audit.engine.store.store import Store
+from ft_audit.engine.store.table import Table
 
 __all__ = [
     "DiffManifest",
@@ -26,6 +27,7 @@ __all__ = [
     "SegmentEntry",
     "Store",
     "StoredItem",
+    "Table",
     "canonical_json",
     "content_id",
     "decode_bf16",

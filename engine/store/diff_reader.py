@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ft_audit.engine.store.arrays import open_group, read_array, safe_path
 from ft_audit.engine.store.commit import file_checksum, tree_checksum
 from ft_audit.engine.store.manifest import DiffManifest, read_manifest
+from ft_audit.engine.store.table import Table
 from ft_audit.errors import StoreError
 
 
@@ -47,12 +46,12 @@ class DiffReader:
         """Return all arrays of one stats group."""
         return {name: self.array(group, name) for name in self.array_names(group)}
 
-    def table(self, name: str) -> pa.Table:
+    def table(self, name: str) -> Table:
         """Return one table."""
         self._known("table", name, self.tables())
         path = self.folder / "tables" / f"{safe_path(name)}.parquet"
         self._verify(f"table {name!r}", path, self.manifest.tables[name].checksum)
-        return pq.read_table(path)
+        return Table(path)
 
     def damaged(self) -> list[str]:
         """Return what is wrong with the diff's parts, one line each; nothing when it is whole."""

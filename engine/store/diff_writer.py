@@ -6,8 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+from arro3.core.types import ArrowStreamExportable
 from numpy.typing import NDArray
 
 from ft_audit.engine.store.arrays import create_group, safe_path, write_array
@@ -29,6 +28,7 @@ from ft_audit.engine.store.manifest import (
     TableEntry,
     manifest_bytes,
 )
+from ft_audit.engine.store.table import write_table
 
 
 class DiffWriter:
@@ -59,13 +59,13 @@ class DiffWriter:
             write_array(self._stats, f"{safe_path(group)}/arrays/{safe_path(name)}", np.asarray(arrays[name]))
         self._arrays[group] = sorted(arrays)
 
-    def put_table(self, name: str, table: pa.Table) -> None:
-        """Write one table as `tables/<name>.parquet`."""
+    def put_table(self, name: str, table: ArrowStreamExportable) -> None:
+        """Write one Arrow table as `tables/<name>.parquet`."""
         assert name not in self._tables, f"table {name!r} is written twice"
         assert "/" not in name, f"table name {name!r} must be a plain file name"
         path = self._temporary / "tables" / f"{safe_path(name)}.parquet"
-        pq.write_table(table, path, compression="zstd")
-        self._tables[name] = TableEntry(num_rows=table.num_rows, checksum=file_checksum(path))
+        num_rows = write_table(table, path)
+        self._tables[name] = TableEntry(num_rows=num_rows, checksum=file_checksum(path))
 
     def finish(self, summary: Mapping[str, Any]) -> DiffManifest:
         """Write the manifest and publish the diff, in the place of an older one of the same id."""

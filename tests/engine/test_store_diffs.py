@@ -42,7 +42,7 @@ def test_a_diff_comes_back(tmp_path: Path) -> None:
     for name, array in ARRAYS.items():
         assert back[name].dtype == array.dtype and np.array_equal(back[name], array, equal_nan=name == "z")
     assert diff.array("fvu/demo/chat", "base").tolist() == [0.25]
-    assert diff.table("rows").equals(TABLE)
+    assert diff.table("rows").records() == TABLE.to_pylist()
     assert diff.damaged() == []
 
 
