@@ -5,7 +5,7 @@ Legend of shapes: T tokens, N non-zeros, D d_model, F features.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ def is_bfloat16_exact(tensor: Tensor) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class JumpReluSae:
-    """Encoder and decoder in float32 on the CPU; `weights` moves what encoding needs to a device."""
+    """Encoder and decoder in float32, on the CPU when loaded; `weights` moves what encoding needs."""
 
     spec: SaeSpec
     w_enc_DF: Tensor
@@ -67,8 +67,16 @@ class JumpReluSae:
             b_dec_D=self.b_dec_D.to(device, torch.float32) if self.apply_b_dec_to_input else None,
         )
 
+    def to(self, device: torch.device | str) -> JumpReluSae:
+        """The same dictionary with its tensors on `device`."""
+        names = ("w_enc_DF", "w_dec_FD", "b_enc_F", "b_dec_D", "threshold_F")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
     def decode(self, rows: SparseRows) -> Tensor:
-        """The reconstruction [T, D] in float32, on the device of `rows`; never builds a dense [T, F]."""
+        """The reconstruction [T, D] in float32, on the device of `rows`; never builds a dense [T, F].
+
+        Where `rows` lie on another device, the decoder is moved on every call: keep one that `to` gave.
+        """
         assert rows.num_features == self.spec.width
         w_dec_FD = self.w_dec_FD.to(rows.value_N.device)
         if rows.num_rows == 0:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ft_audit.errors import DataError
+from ft_audit.kernels.cpu_precision import fastest_matmul_dtype
 from ft_audit.sae.batch_topk import BatchTopK, StepStats
 from ft_audit.sae.checkpoint import read_checkpoint, write_checkpoint
 from ft_audit.sae.export import export_jumprelu
@@ -130,9 +131,7 @@ def compute_dtype(name: str, device: torch.device) -> torch.dtype:
     """The precision of the training matmuls: `auto` is bfloat16 where the hardware multiplies it."""
     if name != "auto":
         return torch.bfloat16 if name == "bfloat16" else torch.float32
-    if device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return torch.float32
-    return torch.bfloat16
+    return fastest_matmul_dtype() if device.type == "cpu" else torch.bfloat16
 
 
 def _scale(x_BD: Tensor) -> float:

@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ft_audit.kernels.cpu_precision import fastest_matmul_dtype
 from ft_audit.kernels.jumprelu.cpu_kernels import BLOCK, rescore, scan
 from ft_audit.kernels.jumprelu.weights import JumpReluWeights
 from ft_audit.kernels.sparse_rows import SparseRows
@@ -31,6 +32,7 @@ from ft_audit.kernels.sparse_rows import SparseRows
 # Rounding of the bounds themselves and of their use in float32 stays far below this share.
 SLOPE = 1.0 + 2.0**-16
 FIRST_CANDIDATES_PER_ROW = 256
+FEATURES_A_STEP = 8192
 MIN_ROWS_A_PART = 16  # below that a thread costs more than it saves
 
 
@@ -53,17 +55,12 @@ class _Rows(NamedTuple):
     value_N: NDArray[np.uint16]
 
 
-def screening_dtype() -> torch.dtype:
-    """bfloat16 where the processor multiplies it (AVX512-BF16, AMX), else float32."""
-    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
-
-
 class CpuEncoder:
     """Weights in both layouts, bounds, and buffers for blocks of up to `max_rows` rows."""
 
     def __init__(self, weights: JumpReluWeights, max_rows: int, screening: torch.dtype | None = None) -> None:
         self.weights = weights
-        self.screening = screening or screening_dtype()
+        self.screening = screening or fastest_matmul_dtype()
         w_enc_DF = weights.w_enc_DF
         self.coarse_DF = w_enc_DF.to(self.screening).contiguous()
         self.screen_TF = torch.empty(max_rows, weights.num_features, dtype=self.screening)
@@ -131,14 +128,17 @@ class CpuEncoder:
 
 def _bounds(w_enc_DF: Tensor, coarse_DF: Tensor, cut_F: Tensor) -> NDArray[np.float32]:
     """[3, F]: a screened value below `lowest - |x^| * by_norm - |x - x^| * by_rounding` cannot fire."""
-    d_in = w_enc_DF.shape[0]
-    exact_DF, rounded_DF = w_enc_DF.double(), coarse_DF.double()
     stored = 2.0**-8 if coarse_DF.dtype == torch.bfloat16 else 0.0
-    summed = (d_in + 2) * 2.0**-23
-    by_norm_F = (1 + stored) * ((exact_DF - rounded_DF).norm(dim=0) + summed * rounded_DF.norm(dim=0))
-    by_rounding_F = (1 + stored) * exact_DF.norm(dim=0)
-    lowest_F = cut_F - (stored + 2.0**-20) * cut_F.abs() - 1e-30
-    return torch.stack([lowest_F, by_norm_F * SLOPE, by_rounding_F * SLOPE]).float().numpy()
+    summed = (w_enc_DF.shape[0] + 2) * 2.0**-23
+    bounds_3F = torch.empty(3, cut_F.shape[0])
+    for start in range(0, cut_F.shape[0], FEATURES_A_STEP):  # float64 copies of a wide encoder are large
+        part = slice(start, start + FEATURES_A_STEP)
+        exact_Df, rounded_Df, cut_f = w_enc_DF[:, part].double(), coarse_DF[:, part].double(), cut_F[part]
+        by_norm_f = (exact_Df - rounded_Df).norm(dim=0) + summed * rounded_Df.norm(dim=0)
+        bounds_3F[0, part] = cut_f - (stored + 2.0**-20) * cut_f.abs() - 1e-30
+        bounds_3F[1, part] = (1 + stored) * SLOPE * by_norm_f
+        bounds_3F[2, part] = (1 + stored) * SLOPE * exact_Df.norm(dim=0)
+    return bounds_3F.numpy()
 
 
 def _array(tensor: Tensor) -> NDArray[np.generic]:

@@ -145,6 +145,22 @@ def test_the_cpu_path_equals_the_exact_sum_bit_for_bit(
     assert same(CpuEncoder(weights, 512, screening).encode(x_TD), exact)
 
 
+@pytest.mark.parametrize(
+    ("has_avx512_bf16", "has_amx", "screening"),
+    [(True, False, BFLOAT16), (False, True, BFLOAT16), (False, False, FLOAT32)],
+)
+def test_screening_uses_what_the_processor_multiplies(
+    monkeypatch: pytest.MonkeyPatch, has_avx512_bf16: bool, has_amx: bool, screening: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
+    weights = make_weights(64, 500, BFLOAT16)
+    encoder = CpuEncoder(weights, 256)
+    assert encoder.screening == screening
+    x_TD = make_inputs(100, 64)
+    assert same(encoder.encode(x_TD), encode_naive(x_TD, weights, torch.float64))
+
+
 def test_a_tie_with_the_threshold_does_not_fire(path: Encode) -> None:
     # Small integers: every sum is exact in every precision.
     x_TD = torch.tensor([[1.0, 2.0, 3.0], [2.0, 0.0, 1.0]])
@@ -203,10 +219,10 @@ def test_a_row_does_not_depend_on_its_neighbours_blocks_or_threads(two_threads: 
     whole = Encoder(weights, "cpu").encode(x_TD)
     assert same(Encoder(weights, "cpu").encode(x_TD), whole)
     assert same(Encoder(weights, "cpu", max_rows=7).encode(x_TD), whole)
-    one_by_one = Encoder(weights, "cpu", max_rows=1).encode(x_TD[:20])
-    assert torch.equal(one_by_one.dense(), whole.dense()[:20])
     torch.set_num_threads(1)
     assert same(Encoder(weights, "cpu").encode(x_TD), whole)
+    one_by_one = Encoder(weights, "cpu", max_rows=1).encode(x_TD[:20])
+    assert torch.equal(one_by_one.dense(), whole.dense()[:20])
 
 
 def test_stale_and_poisoned_buffers_never_show(two_threads: None) -> None:
@@ -262,3 +278,27 @@ def test_auto_becomes_a_concrete_backend() -> None:
 def test_a_backend_that_cannot_run_is_refused(name: str, device: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         resolve_backend(name, torch.device(device))
+
+
+@pytest.mark.parametrize("screening", [FLOAT32, BFLOAT16])
+@pytest.mark.parametrize("num_rows", [1, 2, 5, 40])
+@pytest.mark.parametrize("d_in", [64, 577, 2048])
+def test_the_screening_product_stays_within_its_bound(
+    d_in: int, num_rows: int, screening: torch.dtype
+) -> None:
+    # The bound in cpu.py's first comment: torch must sum in float32 for every shape it is asked for.
+    weights = make_weights(d_in, 600)
+    encoder = CpuEncoder(weights, num_rows, screening)
+    x_TD = make_inputs(num_rows, d_in)
+    encoder.encode(x_TD)
+    x_TD, w_DF = x_TD.double(), weights.w_enc_DF.double()
+    coarse_TD, coarse_DF = x_TD.to(screening).double(), w_DF.to(screening).double()
+    norm_TF = coarse_TD.norm(dim=1)[:, None] * (
+        (w_DF - coarse_DF).norm(dim=0) + (d_in + 2) * 2.0**-23 * coarse_DF.norm(dim=0)
+    )
+    band_TF = norm_TF + (x_TD - coarse_TD).norm(dim=1)[:, None] * w_DF.norm(dim=0)
+    exact_TF = x_TD @ w_DF
+    stored = 2.0**-8 if screening == BFLOAT16 else 0.0
+    off_TF = (encoder.screen_TF.double() - exact_TF).abs()
+    assert bool((off_TF <= (1 + stored) * band_TF + stored * exact_TF.abs()).all())
+    assert float(off_TF.max()) > 0
