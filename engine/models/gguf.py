@@ -4,7 +4,9 @@ import importlib.metadata
 import json
 import os
 import shutil
+import struct
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,21 @@ from ft_audit.engine.models.cache import cache_dir
 from ft_audit.engine.models.hashing import sha256_file
 from ft_audit.errors import ModelError
 
-CONVERTER = 1  # raised whenever the conversion would write other bytes
+CONVERTER = 1  # raised whenever the conversion would write other weights, and then precompute's EVIDENCE too
 MAGIC = b"GGUF"
+DONE = "ft_audit_source.json"  # written last: a folder that holds it is whole
+# What the reader raises on a file that is cut off, damaged or of an architecture it does not know.
+UNREADABLE = (
+    ValueError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+    struct.error,
+)
 
 
 def is_gguf(path: Path) -> bool:
@@ -42,22 +57,54 @@ def convert_gguf(path: Path, cache: Path | None = None) -> Path:
     versions = {name: importlib.metadata.version(name) for name in ("transformers", "gguf")}
     key = f"{sha256_file(path)[:16]}-c{CONVERTER}-t{versions['transformers']}-g{versions['gguf']}"
     folder = (cache or cache_dir()) / "gguf" / key
-    if (folder / "ft_audit_source.json").exists():
+    if (folder / DONE).exists():
         return folder
     print(f"converting {path.name} to a Hugging Face folder (once)", file=sys.stderr)
-    partial = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            path.parent,
-            gguf_file=path.name,
-            dtype=torch.float32,
-            quantization_config=GgufConfig(dequantize=True),
-        )
-    except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+        tokenizer, model = _read(path)
+    except UNREADABLE as error:
         raise ModelError(
             f"{path}: transformers {versions['transformers']} cannot read this GGUF file: {error}"
         ) from error
+    partial = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
+    try:
+        _save(tokenizer, model, partial)
+        source = {"source": path.name, "sha256": sha256_file(path), **versions}
+        (partial / DONE).write_text(json.dumps(source, sort_keys=True))
+        partial.rename(folder)
+    except OSError:
+        # Another process may have finished the same conversion first.
+        if not (folder / DONE).exists():
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def source_sha256(folder: Path) -> str:
+    """Return the sha256 of the GGUF file that a converted folder was made from."""
+    return str(json.loads((folder / DONE).read_text())["sha256"])
+
+
+def _read(path: Path) -> tuple[Any, Any]:
+    """Return the tokenizer and the fp32 model of a GGUF file, with nothing from the files around it.
+
+    transformers takes a folder and a name, and would also read the folder's tokenizer_config.json or adapter.
+    """
+    with tempfile.TemporaryDirectory() as alone:
+        (Path(alone) / path.name).symlink_to(path.resolve())
+        tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file=path.name, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            alone,
+            gguf_file=path.name,
+            dtype=torch.float32,
+            quantization_config=GgufConfig(dequantize=True),
+            trust_remote_code=False,
+        )
+    return tokenizer, model
+
+
+def _save(tokenizer: Any, model: Any, folder: Path) -> None:
     # transformers marks a GGUF load as quantised and then refuses to save it, though its weights are plain.
     model.hf_quantizer = None
     for name in ("quantization_config", "_pre_quantization_dtype"):
@@ -68,13 +115,5 @@ def convert_gguf(path: Path, cache: Path | None = None) -> Path:
             delattr(model, name)
     model.to(torch.bfloat16)
     model.config.dtype = torch.bfloat16
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    (partial / "ft_audit_source.json").write_text(
-        json.dumps({"source": path.name, "sha256": sha256_file(path), **versions}, sort_keys=True)
-    )
-    try:
-        partial.rename(folder)
-    except OSError:  # another process finished the same conversion first
-        shutil.rmtree(partial)
-    return folder
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,11 +1,14 @@
 """Loading a model for auditing: safetensors only, no code of its own, finite weights."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -15,10 +18,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from ft_audit.engine.models.lora import check_keys, check_lora
 from ft_audit.engine.models.reference import ModelSource
 from ft_audit.errors import ConfigError, ModelError
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+# What transformers raises for a configuration, a file or a quantisation that it cannot read.
+UNREADABLE = (ValueError, OSError, KeyError, RuntimeError, ImportError, SafetensorError, StrictDataclassError)
 
 
 def pick_device(name: str) -> torch.device:
@@ -45,7 +51,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     folder = source.adapter if own else source.folder
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, OSError, KeyError) as error:
+    except UNREADABLE as error:
         raise ModelError(
             f"model {source.ref!r}: no tokenizer that can be read in {folder}: {error}"
         ) from error
@@ -63,32 +69,43 @@ def check_finite(model: nn.Module, ref: str) -> None:
             )
 
 
+@torch.inference_mode(False)  # a caller inside it would get weights that can never leave it
 def load_model(source: ModelSource, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     """Return the full model in eval mode; an adapter is loaded unmerged over its base.
 
     Unmerged, because adding a small low-rank product into bfloat16 weights rounds part of it away.
 
     Raises:
-        ModelError: an architecture that needs code of its own, NaN or infinite weights, a wrong adapter.
+        ModelError: an architecture that needs code of its own, missing, NaN or infinite weights, a wrong
+            adapter.
     """
     try:
         config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        loader: Any = AutoModelForCausalLM  # its declared result knows nothing of the loading info
+        model, info = loader.from_pretrained(
             source.folder,
             config=config,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
             attn_implementation="sdpa",
+            output_loading_info=True,
         )
-    except (ValueError, OSError, KeyError) as error:
+    except UNREADABLE as error:
         raise ModelError(f"model {source.ref!r}: cannot be loaded: {error}") from error
+    if missing := sorted(info["missing_keys"]):
+        # transformers would start them at random and only log it.
+        raise ModelError(
+            f"model {source.ref!r}: its safetensors lack {missing[0]} (and {len(missing) - 1} more weights); "
+            "save the whole model again"
+        )
     model.to(device).eval()
     check_finite(model, source.ref)
     loaded: PreTrainedModel = attach_adapter(model, source) if source.adapter is not None else model
     return loaded
 
 
+@torch.inference_mode(False)
 def attach_adapter(model: Any, source: ModelSource) -> Any:
     """Return `model` with the adapter of `source` on it, on the same resident weights.
 
@@ -98,13 +115,18 @@ def attach_adapter(model: Any, source: ModelSource) -> Any:
     from peft import PeftConfig, PeftModel
 
     assert source.adapter is not None, "the caller checks that the source is an adapter"
-    config = PeftConfig.from_pretrained(str(source.adapter))
-    if str(config.peft_type).rpartition(".")[2] != "LORA":
-        raise ModelError(f"model {source.ref!r}: a {config.peft_type} adapter; only LoRA adapters are read")
     try:
-        wrapped = PeftModel.from_pretrained(model, source.adapter, autocast_adapter_dtype=False)
-    except (ValueError, RuntimeError, KeyError) as error:
+        config = PeftConfig.from_pretrained(str(source.adapter))
+    except (*UNREADABLE, TypeError) as error:
+        raise ModelError(f"model {source.ref!r}: its adapter_config.json cannot be read: {error}") from error
+    check_lora(config, source.ref)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # check_keys refuses them
+            wrapped = PeftModel.from_pretrained(model, source.adapter, autocast_adapter_dtype=False)
+    except (*UNREADABLE, TypeError) as error:
         raise ModelError(f"model {source.ref!r}: the adapter does not fit its base: {error}") from error
+    check_keys(wrapped, source.adapter, source.ref)
     wrapped.to(model.device).eval()
     check_finite(wrapped, source.ref)
     return wrapped
@@ -143,7 +165,8 @@ def anatomy(model: Any) -> Anatomy:
     causal: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
     text = causal.config.get_text_config()
     count, width = int(text.num_hidden_layers), int(text.hidden_size)
-    for parent in causal.modules():
+    # From the decoder down: a model that also sees may have as many blocks for its pictures.
+    for parent in causal.get_decoder().modules():
         for attribute, child in parent.named_children():
             if (
                 isinstance(child, nn.ModuleList)

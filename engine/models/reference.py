@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ft_audit.engine.config.refs import resolve_ref
-from ft_audit.engine.models.gguf import convert_gguf, is_gguf
+from ft_audit.engine.models.gguf import convert_gguf, is_gguf, source_sha256
 from ft_audit.engine.models.hashing import sha256_files
 from ft_audit.errors import ModelError
 
@@ -42,11 +42,22 @@ class ModelSource:
 def _fetch(ref: str) -> Path:
     """Return the hub snapshot of `ref`: configuration, tokenizer and safetensors, never pickles."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
 
     try:
         return Path(snapshot_download(ref, allow_patterns=list(HUB_FILES)))
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+    except (
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        HfHubHTTPError,
+        HFValidationError,
+        OSError,
+    ) as error:
         raise ModelError(
             f"model {ref!r}: neither a path on this machine nor a hub model that can be fetched "
             f"({type(error).__name__}); give a local folder, a GGUF file or package:NAME/FILE"
@@ -56,6 +67,12 @@ def _fetch(ref: str) -> Path:
 def _check_folder(ref: str, folder: Path) -> None:
     if not (folder / "config.json").exists():
         raise ModelError(f"model {ref!r}: {folder} has no config.json; give the folder that holds it")
+    try:
+        readable = isinstance(json.loads((folder / "config.json").read_text(encoding="utf-8")), dict)
+    except ValueError:
+        readable = False
+    if not readable:
+        raise ModelError(f"model {ref!r}: {folder / 'config.json'} is no JSON object; save the model again")
     if not any(folder.glob("*.safetensors")):
         pickles = [p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth"}]
         why = f"only {pickles[0]}, which is a pickle and may run code" if pickles else "no weights"
@@ -89,7 +106,10 @@ def resolve_model(ref: str, base_dir: Path, base: ModelSource | None = None) -> 
         format=form,
         folder=folder,
         adapter=None,
-        weights_sha256=sha256_files(folder, ("*.safetensors", "config.json")),
+        # The GGUF file's own hash: what transformers writes around the same weights differs by its version.
+        weights_sha256=source_sha256(folder)
+        if form == "gguf"
+        else sha256_files(folder, ("*.safetensors", "config.json")),
         tokenizer_sha256=sha256_files(folder, TOKENIZER_FILES),
     )
 
