@@ -11,12 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from ft_audit.engine.models.load import load_model, load_tokenizer, pick_device
 from ft_audit.engine.models.reference import resolve_model
+from ft_audit.engine.runners.logits import next_token_logits
 from ft_audit.engine.runners.residuals import ResidualRunner
 from ft_audit.engine.suites.load import load_suite
-from ft_audit.engine.suites.prompt import PromptSuite
+from ft_audit.engine.suites.prompt import Prompt, PromptSuite
 from ft_audit.engine.tokens.batches import plan_batches
 from ft_audit.engine.tokens.padded import PaddedBatch, pad_batch
 from ft_audit.engine.tokens.tokenize import TokenizedSuite, tokenize_suite
@@ -24,29 +26,32 @@ from ft_audit.errors import DataError
 
 TOKENS_PER_BATCH = 4096
 MAX_PROMPT_TOKENS = 256
-CHARS_PER_TOKEN = 2.5  # a low guess, so that enough prompts are read before they are tokenised
+CHARS_PER_TOKEN = 10  # far more than any text has, so that enough prompts are kept before they are tokenised
 
 
-def _texts(suite_refs: Sequence[str], base_dir: Path, num_tokens: int, seed: int) -> PromptSuite:
-    """Return prompts of the suites, shuffled, that hold `num_tokens` tokens if there are so many."""
-    prompts = [p for ref in suite_refs for p in load_suite(ref, base_dir).prompts]
-    random.Random(seed).shuffle(prompts)
-    kept, budget = [], num_tokens
+def _enough(prompts: Sequence[Prompt], num_tokens: int) -> PromptSuite:
+    """Return the first prompts, as many as hold `num_tokens` tokens unless most are cut at the limit."""
+    kept, budget = 0, num_tokens
     for prompt in prompts:
         if budget <= 0:
             break
         chars = sum(len(m.content) for m in prompt.messages or ()) + len(prompt.text or "")
-        budget -= min(MAX_PROMPT_TOKENS, math.ceil(chars / CHARS_PER_TOKEN / 4))
-        kept.append(prompt)
-    return PromptSuite("activations", tuple(kept))
+        budget -= min(MAX_PROMPT_TOKENS, math.ceil(chars / CHARS_PER_TOKEN))
+        kept += 1
+    return PromptSuite("activations", tuple(prompts[:kept]))
 
 
 def _tokenized(
     model_ref: str, suite_refs: Sequence[str], base_dir: Path, num_tokens: int, seed: int
 ) -> tuple[TokenizedSuite, int]:
+    """Return prompts of the suites, shuffled by `seed`, that hold `num_tokens` tokens, and the padding id."""
     source = resolve_model(model_ref, base_dir)
     tokenizer = load_tokenizer(source)
-    tokens = tokenize_suite(_texts(suite_refs, base_dir, num_tokens, seed), tokenizer, MAX_PROMPT_TOKENS)
+    prompts = [p for ref in suite_refs for p in load_suite(ref, base_dir).prompts]
+    random.Random(seed).shuffle(prompts)
+    tokens = tokenize_suite(_enough(prompts, num_tokens), tokenizer, MAX_PROMPT_TOKENS)
+    if int(tokens.mask_T.sum()) < num_tokens:
+        tokens = tokenize_suite(PromptSuite("activations", tuple(prompts)), tokenizer, MAX_PROMPT_TOKENS)
     if int(tokens.mask_T.sum()) < num_tokens:
         raise DataError(
             f"{', '.join(suite_refs)}: {int(tokens.mask_T.sum())} tokens, but num_tokens asks for "
@@ -117,7 +122,8 @@ def loss_recovered(
     lengths = tokens.indptr_P1[1:] - tokens.indptr_P1[:-1]
     plan = plan_batches(lengths, TOKENS_PER_BATCH, 65_536)
     where = pick_device(str(device))
-    runner = ResidualRunner(load_model(resolve_model(model_ref, base_dir), dtype, where), [layer])
+    model = load_model(resolve_model(model_ref, base_dir), dtype, where)
+    runner = ResidualRunner(model, [layer])
     counted = torch.from_numpy(tokens.mask_T)
     blocks = getattr(runner.anatomy.parent, runner.anatomy.attribute)
     totals = {"clean": 0.0, "spliced": 0.0, "zero": 0.0}
@@ -136,7 +142,7 @@ def loss_recovered(
                 if handle is not None:
                     handle.remove()
             assert hidden is not None
-            totals[name] += _summed_loss(hidden, padded.ids_BL.to(where), keep, padded, runner)
+            totals[name] += _summed_loss(model, hidden, padded.ids_BL.to(where), keep, padded)
         count += int((keep & (padded.position_T > 0)).sum())
         if count >= num_tokens:
             break
@@ -165,11 +171,11 @@ def _replace(where: tuple[Tensor, Tensor], change: Callable[[Tensor], Tensor]) -
 
 @torch.inference_mode()
 def _summed_loss(
-    hidden_BLD: Tensor, ids_BL: Tensor, keep_T: Tensor, padded: PaddedBatch, runner: ResidualRunner
+    model: PreTrainedModel, hidden_BLD: Tensor, ids_BL: Tensor, keep_T: Tensor, padded: PaddedBatch
 ) -> float:
     """Return the summed negative log-likelihood of every counted token that has a token before it."""
     row_T, position_T = padded.row_T, padded.position_T
     chosen = keep_T & (position_T > 0)
     row, position = row_T[chosen].to(ids_BL.device), position_T[chosen].to(ids_BL.device)
-    logits = runner.anatomy.head(hidden_BLD[row, position - 1]).float()
-    return float(F.cross_entropy(logits, ids_BL[row, position], reduction="sum"))
+    logits_NV = next_token_logits(model, hidden_BLD[row, position - 1])
+    return float(F.cross_entropy(logits_NV, ids_BL[row, position], reduction="sum"))

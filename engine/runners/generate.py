@@ -18,10 +18,13 @@ def generate_ids(
 ) -> list[list[int]]:
     """Return the greedy continuation of each prompt's token ids, in prompt order.
 
-    A continuation ends with the end-of-sequence token if the model gave one within `max_new_tokens`.
+    A continuation ends with an end token (the tokenizer's, or one that the model's generation_config.json
+    names) if the model gave one within `max_new_tokens`.
     `on_done` is called with the number of prompts finished since the last call.
     """
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    # Padding is masked; a tokenizer without a padding or an end token may pad with any id.
+    pad = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
+    ends = end_ids(model, tokenizer)
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     answers: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(order), batch_size):
@@ -37,21 +40,34 @@ def generate_ids(
             attention_mask=mask.to(model.device),
             max_new_tokens=max_new_tokens,
             do_sample=False,
+            # A model may bring a generation_config.json that asks for these; both sides answer plainly.
+            num_beams=1,
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=0,
+            min_new_tokens=0,
             pad_token_id=pad,
+            eos_token_id=sorted(ends) or None,
             temperature=None,
             top_p=None,
             top_k=None,
         )
         for row, i in enumerate(chosen):
-            answers[i] = _to_the_end(out[row, width:].tolist(), tokenizer.eos_token_id)
+            answers[i] = _to_the_end(out[row, width:].tolist(), ends)
         if on_done:
             on_done(len(chosen))
     return answers
 
 
-def _to_the_end(ids: list[int], eos: int | None) -> list[int]:
-    """Cut what pads the row after its end-of-sequence token, which stays."""
-    return ids[: ids.index(eos) + 1] if eos is not None and eos in ids else ids
+def end_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Return the ids that end an answer; chat models often end a turn with another than the tokenizer's."""
+    named = model.generation_config.eos_token_id
+    ends = set(named if isinstance(named, list) else [named]) | {tokenizer.eos_token_id}
+    return {int(end) for end in ends if end is not None}
+
+
+def _to_the_end(ids: list[int], ends: set[int]) -> list[int]:
+    """Cut what pads the row after its first end token, which stays."""
+    return next((ids[: n + 1] for n, token in enumerate(ids) if token in ends), ids)
 
 
 def generate(

@@ -28,9 +28,9 @@ def truncated(found: Anatomy, num_layers: int) -> Iterator[None]:
     """Let the backbone run only its first `num_layers` blocks inside the block, and restore it after."""
     blocks: nn.ModuleList = getattr(found.parent, found.attribute)
     config: Any = found.parent.config
-    setattr(found.parent, found.attribute, blocks[:num_layers])
-    config.num_hidden_layers = num_layers
     try:
+        setattr(found.parent, found.attribute, blocks[:num_layers])
+        config.num_hidden_layers = num_layers
         yield
     finally:
         setattr(found.parent, found.attribute, blocks)
