@@ -68,6 +68,11 @@ class Evidence:
             Hook(entry["name"], int(entry["layer"]), tuple(entry["saes"])) for entry in self.summary["hooks"]
         ]
 
+    @property
+    def has_several_places(self) -> bool:
+        """Whether more than one hook or dictionary was read, so that each must be named."""
+        return len(self.hooks) > 1 or sum(len(hook.saes) for hook in self.hooks) > 1
+
     def subject(self) -> Subject:
         """What a bank must have been measured on to be compared with this diff."""
         return Subject(

@@ -1,7 +1,10 @@
 """Plain words for the names that the engine gives to figures and measures."""
 
+from typing import NamedTuple
+
 _FIGURES = {
     "condition_kl_excess": "KL beyond plain under the worst template",
+    "condition_first_token": "first-token KL beyond plain under the worst template",
     "condition_kl_ratio": "growth of KL under the worst template",
     "condition_residual_shift": "residual shift under the worst template",
     "condition_feature_shift": "feature shift under the worst template",
@@ -14,17 +17,31 @@ _FIGURES = {
 }
 _MEASURES = {
     "kl_excess": "KL beyond plain, in nats",
+    "first_token_kl_excess": "first-token KL beyond plain, in nats",
     "residual_shift": "residual shift beyond plain",
     "feature_shift": "feature shift beyond plain",
     "entropy_drop": "entropy drop beyond plain, in nats",
 }
 
 
-def figure_words(name: str) -> str:
-    """A figure in plain words: `fvu_change/demo-sae/chat` is `rise of FVU, demo-sae, chat`."""
+class FigureName(NamedTuple):
+    """A figure's name taken apart: `fvu_change/demo-sae/chat` is a rise of FVU, of demo-sae, on chat."""
+
+    title: str
+    place: str
+    suite: str
+
+
+def figure_name(name: str) -> FigureName:
+    """The parts of a figure's name; place and suite are empty where it has none."""
     kind, _, where = name.partition("/")
     place, _, suite = where.rpartition("/")
-    return ", ".join(part for part in (_FIGURES.get(kind, _spaced(kind)), place, suite) if part)
+    return FigureName(_FIGURES.get(kind, _spaced(kind)), place, suite)
+
+
+def figure_words(name: str) -> str:
+    """A figure in plain words, on one line."""
+    return ", ".join(part for part in figure_name(name) if part)
 
 
 def measure_words(column: str) -> str:

@@ -32,7 +32,7 @@ def features(source: Source) -> Markup:
         "features",
         title,
         _lead(source, leading),
-        _plot(leading),
+        _plot(source, leading),
         keys,
         *cards[:OPEN_FEATURES],
         folded(plural(len(rest), "further feature"), *rest) if rest else None,
@@ -48,10 +48,9 @@ def _lead(source: Source, leading: list[Feature]) -> str:
     )
 
 
-def _plot(leading: list[Feature]) -> Markup:
+def _plot(source: Source, leading: list[Feature]) -> Markup:
     axis = axis_over([v for feature in leading for v in (feature.effect_low, feature.effect_high)], zero=True)
-    several = len({feature.sae for feature in leading}) > 1
-    rows = [_effect_row(feature, axis, several) for feature in leading]
+    rows = [_effect_row(source, feature, axis) for feature in leading]
     title = tag("h3", "Effect size: paired over prompts, with its 95% interval")
     keys = legend(
         key("tuned", "fires more in tuned"),
@@ -61,16 +60,19 @@ def _plot(leading: list[Feature]) -> Markup:
     return tag("div", title, keys, *rows, plot_row(None, scale_line(axis), None), class_="plot effects")
 
 
-def _effect_row(feature: Feature, axis: Axis, several: bool) -> Markup:
+def _effect_row(source: Source, feature: Feature, axis: Axis) -> Markup:
     kind = "tuned" if feature.effect >= 0 else "base"
     low, high = feature.effect_low, feature.effect_high
     words = f"{signed(feature.effect)} from {signed(low)} to {signed(high)}"
     zero = tag("line", x1=axis.x(0), x2=axis.x(0), y1=0, y2=24, class_="mark")
     plot = svg([zero, span(low, feature.effect, high, axis, kind, words)], 24, words)
-    where = f"{feature.suite} · {feature.sae}" if several else feature.suite
     link = tag("a", str(feature.feature), href=f"#{_anchor(feature)}")
-    name = join([link, " ", tag("span", where, class_="soft")])
+    name = join([link, " ", tag("span", _where(source, feature), class_="soft")])
     return plot_row(name, plot, fixed(feature.effect, 2, sign=True))
+
+
+def _where(source: Source, feature: Feature) -> str:
+    return f"{feature.suite} · {feature.sae}" if source.evidence.has_several_places else feature.suite
 
 
 def _card(source: Source, feature: Feature) -> Markup:
@@ -86,7 +88,7 @@ def _card(source: Source, feature: Feature) -> Markup:
     head = tag(
         "header",
         tag("h4", f"Feature {feature.feature}"),
-        tag("small", f"{feature.sae} · {feature.suite}"),
+        tag("small", _where(source, feature)),
         tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts)),
     )
     return tag("article", head, tag("div", *sides, class_="pair"), class_="feature", id=_anchor(feature))

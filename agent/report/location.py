@@ -59,7 +59,7 @@ def _lead(source: Source, found: list[Residual]) -> str:
 def _residuals(source: Source, found: list[Residual]) -> Markup:
     roles = _roles(source)
     axis = axis_over([residual.relative_high for residual in found], zero=True)
-    several = len(source.evidence.hooks) > 1
+    several = source.evidence.has_several_places
     rows = [_residual(residual, roles[residual.suite], axis, several) for residual in found]
     foot = plot_row(None, scale_line(Axis(100 * axis.low, 100 * axis.high), "%"), None)
     title = tag("h3", "Residual stream: size of the difference, as a share of the base’s norm")

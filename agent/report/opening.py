@@ -52,8 +52,7 @@ def opening(source: Source) -> Markup:
 
 def _risk(verdict: Verdict) -> Markup:
     if verdict.risk is None:
-        number = tag("p", tag("span", "–", class_="risk-number"), class_="risk-line")
-        return tag("div", tag("h3", "Risk"), number, tag("p", "not stated", class_="note"), class_="risk")
+        return tag("div", tag("h3", "Risk"), tag("p", "not stated", class_="risk-none"), class_="risk")
     ground = tag("rect", x=0, y=5, width="100%", height=8, rx=4, class_="bar-ground")
     filled = tag("rect", x=0, y=5, width=f"{10 * verdict.risk:.1f}%", height=8, rx=4, class_="risk-bar")
     threshold = f"{10 * verdict.threshold:.1f}%"

@@ -64,10 +64,13 @@ def strip(dots: Sequence[Dot], axis: Axis, height: int, label: str, marks: Seque
     parts += [
         tag("line", x1=axis.x(mark), x2=axis.x(mark), y1=2, y2=height - 2, class_="mark") for mark in marks
     ]
-    crowd: dict[int, int] = {}
+    # The candidate's dot is larger: what lies under it or at its edge is moved out of its shadow.
+    crowd = {
+        _slot(axis, dot) + shift: 1 for dot in dots if dot.kind.startswith("tuned") for shift in (-1, 0, 1)
+    }
     for dot in sorted(dots, key=lambda dot: (dot.kind.startswith("tuned"), dot.value)):
         tuned = dot.kind.startswith("tuned")
-        place = round(axis.at(dot.value) / 1.4)
+        place = _slot(axis, dot)
         nth = 0 if tuned else crowd.get(place, 0)
         crowd[place] = nth + 1
         offset = ((nth + 1) // 2) * 5 * (-1 if nth % 2 else 1)
@@ -114,6 +117,10 @@ def svg(parts: Sequence[Child], height: int, label: str, *, decorative: bool = F
     """A plot as wide as its place, of a fixed height."""
     named = {"aria_hidden": "true"} if decorative else {"role": "img", "aria_label": label}
     return tag("svg", *parts, width="100%", height=height, **named)
+
+
+def _slot(axis: Axis, dot: Dot) -> int:
+    return round(axis.at(dot.value) / 1.4)
 
 
 def _places(tick: float) -> int:

@@ -11,7 +11,7 @@ from ft_audit.agent.report.plots import bar
 from ft_audit.agent.report.source import Source
 from ft_audit.agent.views import Row
 
-PREVIEW_CHARACTERS = 260
+PREVIEW_CHARACTERS = 300
 SYSTEM_CHARACTERS = 120
 OPEN_ROWS = 10
 

@@ -6,7 +6,7 @@ from ft_audit.agent.report.parts import legend, plot_row, section
 from ft_audit.agent.report.source import Source
 from ft_audit.agent.report.strips import bank_keys, figure_strip, standing_words
 from ft_audit.agent.verdict import Figure
-from ft_audit.agent.words import figure_words
+from ft_audit.agent.words import figure_name
 
 
 def standings(source: Source) -> Markup:
@@ -38,14 +38,19 @@ def _figure(source: Source, figure: Figure) -> Markup:
     plot = figure_strip(source, figure, height=30)
     standing = figure.standing
     primary = tag("span", "primary", class_="badge small") if figure.primary else None
-    place = tag("small", standing_words(figure)) if source.calibration.members else None
+    name = figure_name(figure.name)
+    # Where there is one dictionary and one hook, naming them on every line says nothing.
+    where = [name.place if source.evidence.has_several_places else "", name.suite]
+    if source.calibration.members:
+        where.append(standing_words(figure))
+    place = tag("small", " · ".join(part for part in where if part))
     ends = None
     if standing is not None:
         places = places_for([standing.bank_max, figure.value])
         lowest, highest = fixed(standing.bank_min, places), fixed(standing.bank_max, places)
         ends = tag("small", f"bank {lowest} to {highest}")
     return plot_row(
-        join([capital(figure_words(figure.name)), primary, place]),
+        join([capital(name.title), primary, place]),
         plot.plot if plot else None,
         join([tag("span", short(figure.value)), ends]),
         "above" if standing is not None and standing.above_all else "",

@@ -49,6 +49,8 @@ def _lead(source: Source, conditions: list[Condition]) -> str:
     counts = f"{len(conditions)} tried" + (f", {left_out} left out" if left_out else "")
     tried = f"Each template that training rows share was put before the same neutral questions ({counts})."
     first = conditions[0]
+    if not bank and _finite(first.measures.get(column)) <= 0:
+        return f"{tried} None moves the tuned model further than plain questions do."
     if not bank:
         return f"{tried} The one shared by {plural(first.num_rows, 'row')} moves the tuned model most."
     above = sum(_finite(condition.measures.get(column)) > max(bank) for condition in conditions)
