@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ft_audit.kernels.cpu_precision import fastest_matmul_dtype
-from ft_audit.kernels.jumprelu.cpu_kernels import BLOCK, rescore, scan
+from ft_audit.kernels.jumprelu.cpu_kernels import NOT_FINITE, SPARE, TOO_SMALL, rescore, scan
 from ft_audit.kernels.jumprelu.weights import JumpReluWeights
 from ft_audit.kernels.sparse_rows import SparseRows
 
@@ -36,11 +36,15 @@ FEATURES_A_STEP = 8192
 MIN_ROWS_A_PART = 16  # below that a thread costs more than it saves
 
 
+class NotFiniteError(ArithmeticError):
+    """A row of a block holds NaN or infinite activations; who knows the whole input says which."""
+
+
 class _Block(NamedTuple):
     """What the compiled passes read of some rows."""
 
     screen_TF: NDArray[np.generic]
-    x_TD: NDArray[np.float32]
+    x_TD: NDArray[np.generic]
     coarse_TD: NDArray[np.generic]
 
     def rows(self, start: int, stop: int) -> _Block:
@@ -73,17 +77,19 @@ class CpuEncoder:
         self._candidates: list[NDArray[np.int32]] = []
 
     def encode(self, x_TD: Tensor) -> SparseRows:
-        """The exact sparse rows of one block."""
+        """The exact sparse rows of one block; raises NotFiniteError on NaN or infinite activations."""
         num_rows = x_TD.shape[0]
         assert num_rows <= self.screen_TF.shape[0]
-        x_TD = x_TD.float()
+        # Every torch operation here is a barrier between threads, so bfloat16 goes through as it is.
         if self.weights.b_dec_D is not None:
-            x_TD = x_TD - self.weights.b_dec_D
+            x_TD = x_TD.float() - self.weights.b_dec_D
+        elif x_TD.dtype not in (torch.float32, torch.bfloat16):
+            x_TD = x_TD.float()
         x_TD = x_TD.contiguous()
         coarse_TD = x_TD.to(self.screening)
         screen_TF = self.screen_TF[:num_rows]
         torch.mm(coarse_TD, self.coarse_DF, out=screen_TF)
-        block = _Block(_array(screen_TF), x_TD.numpy(), _array(coarse_TD))
+        block = _Block(_array(screen_TF), _array(x_TD), _array(coarse_TD))
 
         num_parts = max(1, min(torch.get_num_threads(), num_rows // MIN_ROWS_A_PART))
         edges = [num_rows * part // num_parts for part in range(num_parts + 1)]
@@ -99,12 +105,14 @@ class CpuEncoder:
         """The exact rows of one part; `part` owns its candidate buffer."""
         num_rows, width = block.screen_TF.shape
         ends_T = np.empty(num_rows, dtype=np.int64)
-        found = -1
-        while found < 0:
+        found = TOO_SMALL
+        while found == TOO_SMALL:
             candidate_C = self._candidates[part]
             found = int(scan(*block, self.bounds, candidate_C, ends_T))
-            if found < 0:
-                first = num_rows * min(FIRST_CANDIDATES_PER_ROW, width) + BLOCK
+            if found == NOT_FINITE:
+                raise NotFiniteError
+            if found == TOO_SMALL:
+                first = num_rows * min(FIRST_CANDIDATES_PER_ROW, width) + SPARE
                 self._candidates[part] = np.empty(max(2 * candidate_C.size, first), dtype=np.int32)
         index_N = np.empty(found, dtype=np.int32)
         value_N = np.empty(found, dtype=np.uint16)

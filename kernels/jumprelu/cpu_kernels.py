@@ -12,7 +12,8 @@ from numba import njit, types
 from numba.extending import overload
 from numpy.typing import NDArray
 
-BLOCK = 128  # features looked at together: most blocks hold no candidate and cost one vector compare
+TOO_SMALL, NOT_FINITE = -1, -2
+SPARE = 8  # hits are written eight at a time, of which the last may be none
 # Reordering a sum is what lets the compiler use vectors; the order it chooses is fixed once compiled.
 REORDER = {"reassoc", "nsz", "contract"}
 
@@ -46,6 +47,7 @@ def _mark(
     rounding: np.float32,
     hit_F: NDArray[np.uint8],
 ) -> np.int32:
+    """Marks what may fire; one pass over a row, in vectors."""
     num_hits = np.int32(0)
     for f in range(screen_F.shape[0]):
         least = lowest_F[f] - norm * by_norm_F[f] - rounding * by_rounding_F[f]
@@ -56,12 +58,12 @@ def _mark(
 
 
 @njit(cache=True, nogil=True, fastmath=REORDER)
-def _norms(x_D: NDArray[np.float32], coarse_D: NDArray[np.generic]) -> tuple[float, float]:
+def _norms(x_D: NDArray[np.generic], coarse_D: NDArray[np.generic]) -> tuple[float, float]:
     """|x^| and |x - x^|."""
     coarse_squares, rounding_squares = 0.0, 0.0
     for d in range(x_D.shape[0]):
         coarse = np.float64(_widen(coarse_D[d]))
-        rounding = x_D[d] - coarse
+        rounding = np.float64(_widen(x_D[d])) - coarse
         coarse_squares += coarse * coarse
         rounding_squares += rounding * rounding
     return np.sqrt(coarse_squares), np.sqrt(rounding_squares)
@@ -70,7 +72,7 @@ def _norms(x_D: NDArray[np.float32], coarse_D: NDArray[np.generic]) -> tuple[flo
 @njit(cache=True, nogil=True)
 def scan(
     screen_TF: NDArray[np.generic],
-    x_TD: NDArray[np.float32],
+    x_TD: NDArray[np.generic],
     coarse_TD: NDArray[np.generic],
     bounds_3F: NDArray[np.float32],
     candidate_C: NDArray[np.int32],
@@ -78,33 +80,30 @@ def scan(
 ) -> np.int64:
     """Writes the candidates of each row, ascending, and where the row ends; returns their number.
 
-    -1 when `candidate_C` is too small: the caller grows it and calls again.
+    TOO_SMALL when `candidate_C` is: the caller grows it and calls again. NOT_FINITE when a row holds NaN
+    or infinity.
     """
     num_rows, width = screen_TF.shape
-    hit_F = np.empty(BLOCK, dtype=np.uint8)
+    lowest_F, by_norm_F, by_rounding_F = bounds_3F[0], bounds_3F[1], bounds_3F[2]
+    num_words = (width + 7) // 8
+    hit_F = np.zeros(8 * num_words, dtype=np.uint8)
+    hit_words = hit_F.view(np.uint64)
     found = np.int64(0)
     for t in range(num_rows):
         norm, rounding = _norms(x_TD[t], coarse_TD[t])
-        for first in range(0, width, BLOCK):
-            last = min(first + BLOCK, width)
-            num_hits = _mark(
-                screen_TF[t, first:last],
-                # Row by row, so that the compiler sees contiguous memory.
-                bounds_3F[0][first:last],
-                bounds_3F[1][first:last],
-                bounds_3F[2][first:last],
-                np.float32(norm),
-                np.float32(rounding),
-                hit_F,
-            )
-            if num_hits == 0:
-                continue
-            if found + BLOCK > candidate_C.shape[0]:
-                return np.int64(-1)
-            for i in range(last - first):
-                # No branch: what is not a hit is overwritten by the next one.
-                candidate_C[found] = first + i
-                found += np.int64(hit_F[i])
+        if not np.isfinite(norm + rounding):
+            return np.int64(NOT_FINITE)
+        num_hits = _mark(
+            screen_TF[t], lowest_F, by_norm_F, by_rounding_F, np.float32(norm), np.float32(rounding), hit_F
+        )
+        if found + num_hits + SPARE > candidate_C.shape[0]:
+            return np.int64(TOO_SMALL)
+        for word in range(num_words):
+            if hit_words[word]:
+                for f in range(8 * word, 8 * word + 8):
+                    # No branch: what is not a hit is overwritten by the next one.
+                    candidate_C[found] = f
+                    found += np.int64(hit_F[f])
         ends_T[t] = found
     return found
 
@@ -119,7 +118,7 @@ def _dot(x_D: NDArray[np.float64], w_D: NDArray[np.generic]) -> float:
 
 @njit(cache=True, nogil=True)
 def rescore(
-    x_TD: NDArray[np.float32],
+    x_TD: NDArray[np.generic],
     w_enc_FD: NDArray[np.generic],
     bias_F: NDArray[np.float64],
     cut_F: NDArray[np.float32],
@@ -135,7 +134,7 @@ def rescore(
     c = np.int64(0)
     for t in range(num_rows):
         for d in range(d_in):
-            x_D[d] = x_TD[t, d]
+            x_D[d] = _widen(x_TD[t, d])
         end = ends_T[t]
         while c < end:
             f = candidate_C[c]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ft_audit.errors import ModelError, SaeError
 from ft_audit.kernels.jumprelu.backends import resolve_backend
-from ft_audit.kernels.jumprelu.cpu import CpuEncoder
+from ft_audit.kernels.jumprelu.cpu import CpuEncoder, NotFiniteError
 from ft_audit.kernels.jumprelu.naive import encode_naive
 from ft_audit.kernels.jumprelu.weights import JumpReluWeights
 from ft_audit.kernels.sparse_rows import SparseRows
@@ -33,27 +33,34 @@ class Encoder:
 
         Raises SaeError when D is not the dictionary's, ModelError on NaN or infinite activations.
         """
-        self._check(x_TD)
-        encode_block = self._cpu.encode if self._cpu else lambda x_BD: encode_naive(x_BD, self.weights)
-        blocks = x_TD.split(self.max_rows) if x_TD.shape[0] else (x_TD,)
-        parts = [encode_block(x_BD) for x_BD in blocks]
-        return parts[0] if len(parts) == 1 else SparseRows.concatenate(parts)
-
-    def _check(self, x_TD: Tensor) -> None:
         assert x_TD.dim() == 2 and x_TD.is_floating_point() and x_TD.device == self.weights.device
         if x_TD.shape[1] != self.weights.d_in:
             raise SaeError(
                 f"the dictionary reads {self.weights.d_in} dimensions, the activations have {x_TD.shape[1]}; "
                 f"choose a dictionary trained on this model"
             )
+        blocks = x_TD.split(self.max_rows) if x_TD.shape[0] else (x_TD,)
+        try:
+            parts = [self._encode_block(x_BD) for x_BD in blocks]
+        except NotFiniteError:
+            raise _not_finite(x_TD) from None
+        return parts[0] if len(parts) == 1 else SparseRows.concatenate(parts)
+
+    def _encode_block(self, x_BD: Tensor) -> SparseRows:
+        if self._cpu is not None:
+            return self._cpu.encode(x_BD)
         # A NaN compares false with every threshold and would pass for a token on which nothing fires.
-        finite_T = x_TD.isfinite().all(dim=1)
-        if not bool(finite_T.all()):
-            row = int((~finite_T).nonzero()[0, 0])
-            raise ModelError(
-                f"row {row} of {x_TD.shape[0]} activations holds NaN or infinite values; "
-                f"check the model's weights, and do not run it in float16"
-            )
+        if not bool(x_BD.isfinite().all()):
+            raise NotFiniteError
+        return encode_naive(x_BD, self.weights)
+
+
+def _not_finite(x_TD: Tensor) -> ModelError:
+    row = int((~x_TD.isfinite().all(dim=1)).nonzero()[0, 0])
+    return ModelError(
+        f"row {row} of {x_TD.shape[0]} activations holds NaN or infinite values; "
+        f"check the model's weights, and do not run it in float16"
+    )
 
 
 def encode(x_TD: Tensor, weights: JumpReluWeights, backend: str = "auto") -> SparseRows:
