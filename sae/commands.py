@@ -111,7 +111,7 @@ def _info(args: argparse.Namespace) -> int:
     for key, value in told.items():
         if key != "report":
             print(f"{key:18} {value}")
-    if report is not None:
+    if report is not None and "held_out" in report:  # another trainer's report has other keys
         _print_report(report)
     return 0
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 import ft_audit.configs
@@ -54,6 +55,21 @@ def test_a_hub_repository_and_its_folder(hub_cache: JumpReluSae, tmp_path: Path)
         (f"hub:owner/scope/{FOLDER}", None),
     ]:
         assert load_sae(ref, tmp_path, folder).spec == hub_cache.spec
+
+
+def test_only_the_two_files_are_fetched(
+    hub_cache: JumpReluSae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    fetch = huggingface_hub.snapshot_download
+
+    def record(repo_id: str, *, allow_patterns: list[str]) -> str:
+        asked.append((repo_id, allow_patterns))
+        return str(fetch(repo_id, allow_patterns=allow_patterns))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", record)
+    load_sae(f"owner/scope/{FOLDER}", tmp_path)
+    assert asked == [("owner/scope", [f"{FOLDER}/config.json", f"{FOLDER}/params.safetensors"])]
 
 
 @pytest.mark.parametrize(
