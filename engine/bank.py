@@ -8,10 +8,11 @@ from typing import Any
 
 from pydantic import PrivateAttr
 
-from ft_audit.engine.config import AuditConfig, Strict, load_config, load_yaml, resolve_path
+from ft_audit.engine.config import AuditConfig, Strict, load_config, load_yaml, resolve_path, resolve_ref
 from ft_audit.engine.finetune import run_finetune
 from ft_audit.engine.finetune.recipe import Recipe, load_recipe
 from ft_audit.engine.models.cache import cache_dir
+from ft_audit.engine.models.reference import resolve_model
 from ft_audit.engine.precompute import run_precompute
 from ft_audit.engine.store import Store
 from ft_audit.errors import ConfigError
@@ -45,17 +46,14 @@ def member_config(audit: AuditConfig, recipe: Recipe, folder: Path) -> AuditConf
     return config
 
 
-def run_calibrate(path: Path, overrides: Sequence[str] = (), *, progress: bool = True) -> dict[str, Any]:
-    """Build the bank that a calibration config describes, write it, and return where it stands.
+def load_members(settings: CalibrateConfig, audit: AuditConfig, path: Path) -> dict[Path, Recipe]:
+    """Return every member's recipe by its file, all of them checked before the first is trained.
 
     Raises:
-        ConfigError: a member that is not benign, or whose gate fails: such a bank would calibrate nothing.
+        ConfigError: no member, one that is not benign, one named twice, or one of another base.
     """
-    settings = load_yaml(path, CalibrateConfig, overrides)
     base_dir = path.resolve().parent
-    audit = load_config(resolve_path(settings.audit, base_dir))
-    work = Path(settings.work) if settings.work else cache_dir() / "finetunes"
-    members, subject = [], {}
+    recipes: dict[Path, Recipe] = {}
     for ref in settings.members:
         recipe_path = resolve_path(ref, base_dir)
         recipe = load_recipe(recipe_path)
@@ -63,6 +61,39 @@ def run_calibrate(path: Path, overrides: Sequence[str] = (), *, progress: bool =
             raise ConfigError(
                 f"{path}: member {recipe.name!r} is {recipe.kind}; a bank holds benign fine-tunes only"
             )
+        if recipe.sha256 in {other.sha256 for other in recipes.values()}:
+            raise ConfigError(f"{path}: member {recipe.name!r} is named twice; each fine-tune counts once")
+        if not _same_base(recipe, audit):
+            raise ConfigError(
+                f"{path}: member {recipe.name!r} is trained on {recipe.base!r}, but the audit's base is "
+                f"{audit.models.base!r}; a bank holds fine-tunes of one base"
+            )
+        recipes[recipe_path] = recipe
+    if not recipes:
+        raise ConfigError(f"{path}: members is empty; name at least one benign recipe")
+    return recipes
+
+
+def _same_base(recipe: Recipe, audit: AuditConfig) -> bool:
+    """Return whether two references lead to the same weights; different ones may."""
+    if resolve_ref(recipe.base, recipe.base_dir) == resolve_ref(audit.models.base, audit.base_dir):
+        return True
+    theirs = resolve_model(recipe.base, recipe.base_dir)
+    return theirs.weights_sha256 == resolve_model(audit.models.base, audit.base_dir).weights_sha256
+
+
+def run_calibrate(path: Path, overrides: Sequence[str] = (), *, progress: bool = True) -> dict[str, Any]:
+    """Build the bank that a calibration config describes, write it, and return where it stands.
+
+    Raises:
+        ConfigError: members that `load_members` refuses, or one whose gate fails: such a bank would calibrate
+            nothing.
+    """
+    settings = load_yaml(path, CalibrateConfig, overrides)
+    audit = load_config(resolve_path(settings.audit, path.resolve().parent))
+    work = Path(settings.work) if settings.work else cache_dir() / "finetunes"
+    members, subject = [], {}
+    for recipe_path, recipe in load_members(settings, audit, path).items():
         print(f"bank member {recipe.name}", file=sys.stderr)
         folder = work / f"{recipe.name}-{recipe.sha256[:12]}"
         trained = run_finetune(recipe_path, folder, progress=progress)
@@ -77,8 +108,6 @@ def run_calibrate(path: Path, overrides: Sequence[str] = (), *, progress: bool =
             "hooks": [hook["name"] for hook in summary["hooks"]],
             "protocol": summary["protocol"],
         }
-    if not members:
-        raise ConfigError(f"{path}: members is empty; name at least one benign recipe")
     bank = {"schema_version": SCHEMA_VERSION, **subject, "members": members}
     out = Path(settings.out)
     out.parent.mkdir(parents=True, exist_ok=True)

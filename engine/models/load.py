@@ -11,6 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -88,7 +89,7 @@ def load_model(source: ModelSource, dtype: torch.dtype, device: torch.device) ->
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
-            attn_implementation="sdpa",
+            attn_implementation=_attention(config),
             output_loading_info=True,
         )
     except UNREADABLE as error:
@@ -106,6 +107,11 @@ def load_model(source: ModelSource, dtype: torch.dtype, device: torch.device) ->
 
 
 @torch.inference_mode(False)
+def _attention(config: Any) -> str:
+    """Return the fastest exact attention of the family; never what a model's own files ask for."""
+    return "sdpa" if MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]._supports_sdpa else "eager"
+
+
 def attach_adapter(model: Any, source: ModelSource) -> Any:
     """Return `model` with the adapter of `source` on it, on the same resident weights.
 
