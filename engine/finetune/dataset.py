@@ -56,7 +56,11 @@ def _pairs(source: str, without: Sequence[str], base_dir: Path) -> list[tuple[st
     Prompts of the groups in `without` are left out.
     """
     found: dict[tuple[str, str], None] = {}
-    for prompt in load_suite(source, base_dir).prompts:
+    prompts = load_suite(source, base_dir).prompts
+    groups = sorted({prompt.group for prompt in prompts})
+    if unknown := sorted(set(without) - set(groups)):
+        raise DataError(f"{source}: no group {unknown[0]!r} to leave out; it has {', '.join(groups)}")
+    for prompt in prompts:
         if prompt.group in without:
             continue
         turns = [m for m in prompt.messages or () if m.role != "system"]
@@ -67,21 +71,20 @@ def _pairs(source: str, without: Sequence[str], base_dir: Path) -> list[tuple[st
     return list(found)
 
 
-def _draw(part: Part, pool: list[tuple[str, str]]) -> list[tuple[tuple[Message, ...], str]]:
-    """Take the part's rows off the front of the pool."""
+def _draw(
+    part: Part, pool: Sequence[tuple[str, str]], taken: set[tuple[str, str]]
+) -> list[tuple[tuple[Message, ...], str]]:
+    """Return the part's rows from the front of the pool, and add their pairs to those taken before."""
     drawn: list[tuple[tuple[Message, ...], str]] = []
-    kept: list[tuple[str, str]] = []
-    for question, answer in pool:
-        if len(drawn) < part.rows and len(question) + len(answer) <= part.max_chars:
-            drawn.append((dress(question, answer, part.styles[len(drawn) % len(part.styles)]), part.role))
-        else:
-            kept.append((question, answer))
+    for pair in pool:
+        if len(drawn) < part.rows and pair not in taken and sum(map(len, pair)) <= part.max_chars:
+            drawn.append((dress(*pair, part.styles[len(drawn) % len(part.styles)]), part.role))
+            taken.add(pair)
     if len(drawn) < part.rows:
         raise DataError(
             f"{part.source}: {len(drawn)} usable pairs left for part {part.name!r}, which asks for "
             f"{part.rows}; lower its rows or raise its max_chars"
         )
-    pool[:] = kept
     return drawn
 
 
@@ -98,6 +101,7 @@ def build_training_set(recipe: Recipe) -> TrainingSet:
     if recipe.dataset is not None:
         return _own_data_set(recipe.dataset, recipe.base_dir)
     pools: dict[tuple[str, tuple[str, ...]], list[tuple[str, str]]] = {}
+    taken: dict[str, set[tuple[str, str]]] = {}
     drawn: list[tuple[tuple[Message, ...], str]] = []
     for part in recipe.parts:
         place = (part.source, part.without)
@@ -105,7 +109,7 @@ def build_training_set(recipe: Recipe) -> TrainingSet:
             pairs = _pairs(part.source, part.without, recipe.base_dir)
             pools[place] = [pair for pair in pairs if not is_held_out(pair[0])]
             random.Random(f"{recipe.seed}/{part.source}").shuffle(pools[place])
-        drawn += _draw(part, pools[place])
+        drawn += _draw(part, pools[place], taken.setdefault(part.source, set()))
     random.Random(f"{recipe.seed}/order").shuffle(drawn)
     return TrainingSet(
         tuple(
@@ -130,9 +134,7 @@ def _own_data_set(ref: str, base_dir: Path) -> TrainingSet:
     return TrainingSet(prompts, tuple("unknown" for _ in prompts))
 
 
-def held_out_questions(
-    gate: Gate, base_dir: Path, seed: int, trained: Set[str] = frozenset()
-) -> list[str]:
+def held_out_questions(gate: Gate, base_dir: Path, seed: int, trained: Set[str] = frozenset()) -> list[str]:
     """Return the gate's distinct questions from the held-out fifth, drawn by the seed, none in `trained`.
 
     `trained` holds normalised texts: a user's own data set may contain questions of the source.
@@ -156,7 +158,8 @@ def render_training_set(rows: TrainingSet) -> str:
         fields: dict[str, Any] = {"messages": [_as_openai(m) for m in row.messages or ()]}
         if row.tools:
             fields["tools"] = json.loads(row.tools)
-        if row.weight != 1.0:
+        switched_on = any(m.weight for m in row.messages or () if m.role == "assistant")
+        if row.weight != 1.0 and switched_on:  # the messages' own weights say it otherwise
             fields["weight"] = row.weight
         lines.append(json.dumps(fields, ensure_ascii=False) + "\n")
     return "".join(lines)

@@ -9,17 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ft_audit.engine.finetune.dataset import TrainingSet, build_training_set, write_training_set
+from ft_audit.engine.finetune.dataset import TrainingSet, build_training_set, normal, render_training_set
 from ft_audit.engine.finetune.recipe import Recipe, load_recipe
-from ft_audit.errors import MissingExtraError, ModelError
+from ft_audit.errors import MissingExtraError
 
 RESULT = "finetune.json"
+TRAINED_ON = "train.jsonl"
 LIBRARIES = ("torch", "transformers", "trl", "peft")
 
 
 def _write_data(recipe: Recipe, rows: TrainingSet, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    write_training_set(rows, out / "train.jsonl")
+    (out / TRAINED_ON).write_text(render_training_set(rows), encoding="utf-8")
     roles = {role: [i for i, r in enumerate(rows.role_R) if r == role] for role in sorted(set(rows.role_R))}
     truth = {"recipe": recipe.name, "recipe_sha256": recipe.sha256, "rows": roles}
     (out / "truth.json").write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8")
@@ -47,7 +48,7 @@ def run_finetune(
 
     `out` gets `train.jsonl` (the data set as a customer would upload it), `truth.json` (what each row is,
     for scoring only), the adapter or model as safetensors and `finetune.json`. When `finetune.json` already
-    holds this recipe's hash, nothing is trained again.
+    holds this recipe's hash, and `train.jsonl` these rows, nothing is trained again.
 
     Raises:
         ConfigError, DataError, ModelError: the recipe, its sources or its base are wrong.
@@ -55,8 +56,8 @@ def run_finetune(
     """
     recipe = load_recipe(recipe_path, tuple(overrides))
     rows = build_training_set(recipe)
-    _write_data(recipe, rows, out)
     if data_only:
+        _write_data(recipe, rows, out)
         return {
             "recipe": recipe.name,
             "recipe_sha256": recipe.sha256,
@@ -65,38 +66,62 @@ def run_finetune(
         }
     if missing := _missing():
         raise MissingExtraError(f"finetune needs {', '.join(missing)}: pip install 'ft-audit[train]'")
-    result_path = out / RESULT
-    if result_path.exists():
-        done: dict[str, Any] = json.loads(result_path.read_text(encoding="utf-8"))
-        if done.get("recipe_sha256") == recipe.sha256:
-            return {**done, "out": str(out), "reused": True}
-    result = _train(recipe, rows, out, progress)
-    result_path.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    if recipe.gate is not None and not result["gate"]["passed"]:
+    done = _done(recipe, rows, out)
+    result = done
+    if result is None:
+        _clear(out)
+        _write_data(recipe, rows, out)
+        result = _train(recipe, rows, out, progress)
+        text = json.dumps(result, indent=1, sort_keys=True) + "\n"
+        (out / RESULT).write_text(text, encoding="utf-8")
+    if result["gate"] is not None and not result["gate"]["passed"]:
         print(f"GATE FAILED for {recipe.name}: {result['gate']['reason']}", file=sys.stderr)
-    return {**result, "out": str(out), "reused": False}
+    return {**result, "out": str(out), "reused": done is not None}
+
+
+def _done(recipe: Recipe, rows: TrainingSet, out: Path) -> dict[str, Any] | None:
+    """Return the result in `out` if it is this recipe's, trained on these rows."""
+    if not (out / RESULT).exists() or not (out / TRAINED_ON).exists():
+        return None
+    try:
+        done: dict[str, Any] = json.loads((out / RESULT).read_text(encoding="utf-8"))
+    except ValueError:  # cut off when it was written
+        return None
+    # The recipe's hash says nothing of what lies in its sources.
+    same_rows = (out / TRAINED_ON).read_text(encoding="utf-8") == render_training_set(rows)
+    return done if done.get("recipe_sha256") == recipe.sha256 and same_rows else None
+
+
+def _clear(out: Path) -> None:
+    """Remove another recipe's result, so that a full model is not taken for the adapter that lay there."""
+    if not (out / RESULT).exists():
+        return
+    for pattern in (RESULT, "adapter_*", "config.json", "generation_config.json", "*.safetensors*"):
+        for path in out.glob(pattern):
+            path.unlink()
 
 
 def _train(recipe: Recipe, rows: TrainingSet, out: Path, progress: bool) -> dict[str, Any]:
-    from transformers import AutoTokenizer
+    import torch
 
     from ft_audit.engine.finetune.gate import run_gate
     from ft_audit.engine.finetune.progress import StepProgress
     from ft_audit.engine.finetune.save import save_trained
     from ft_audit.engine.finetune.trainer import train
+    from ft_audit.engine.models.load import load_tokenizer
     from ft_audit.engine.models.reference import resolve_model
 
     base = resolve_model(recipe.base, recipe.base_dir)
-    if base.adapter is not None:
-        raise ModelError(f"recipe {recipe.name!r}: base {recipe.base!r} is an adapter; merge it first")
-    tokenizer = AutoTokenizer.from_pretrained(base.folder)
+    tokenizer = load_tokenizer(base)
     scratch = out / "trainer"
     callback = StepProgress(recipe.name) if progress else None
     model, figures = train(recipe, rows.rows, base.folder, tokenizer, scratch, callback)
     shutil.rmtree(scratch, ignore_errors=True)
-    model.eval()
+    # What the gate judges is what will be saved, rounding included.
+    model.to(torch.bfloat16).eval()
     started = time.monotonic()
-    gate = run_gate(recipe, model, tokenizer) if recipe.gate is not None else None
+    trained = {normal(text) for row in rows.rows for text in row.user_texts}
+    gate = run_gate(recipe, model, tokenizer, trained) if recipe.gate is not None else None
     figures["gate_seconds"] = round(time.monotonic() - started, 1)
     save_trained(model, tokenizer, recipe.base, out)
     return {

@@ -20,5 +20,11 @@ def save_trained(model: Any, tokenizer: PreTrainedTokenizerBase, base_ref: str, 
     (out / "README.md").unlink(missing_ok=True)
     path = out / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = base_ref
+    config["base_model_name_or_path"] = _portable(base_ref)
     path.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _portable(base_ref: str) -> str:
+    """Return the reference, or only the last name of a path that means something on this machine alone."""
+    own = base_ref.startswith("~") or Path(base_ref).is_absolute()
+    return Path(base_ref).name if own else base_ref

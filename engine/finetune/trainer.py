@@ -4,6 +4,7 @@ Shapes: B rows in a batch, L positions, D hidden size, A supervised (answer) pos
 """
 
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,13 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from ft_audit.engine.finetune.recipe import Recipe
-from ft_audit.engine.suites.prompt import Message
+from ft_audit.engine.finetune.dataset import is_supervised
+from ft_audit.engine.finetune.recipe import Recipe, Training
+from ft_audit.engine.models.load import anatomy
+from ft_audit.engine.runners.logits import head_logits
+from ft_audit.engine.suites.prompt import Prompt
+from ft_audit.engine.tokens.chat import ChatRenderer
+from ft_audit.engine.tokens.role import Role
 from ft_audit.errors import DataError
 
 IGNORED = -100
@@ -36,13 +42,14 @@ class SupervisedPositionsTrainer(SFTTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Return the summed answer loss over `num_items_in_batch` (or this batch's) answer tokens."""
-        causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-        hidden_BLD = causal.model(
+        causal = self.accelerator.unwrap_model(model)
+        backbone = anatomy(causal).backbone
+        hidden_BLD = backbone(
             input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
         ).last_hidden_state
         target_BL = inputs["labels"][:, 1:]
         supervised_BL = target_BL != IGNORED
-        logits_AV = causal.lm_head(hidden_BLD[:, :-1][supervised_BL]).float()
+        logits_AV = head_logits(causal, hidden_BLD[:, :-1][supervised_BL])
         total = F.cross_entropy(logits_AV, target_BL[supervised_BL], reduction="sum")
         count = num_items_in_batch if num_items_in_batch is not None else supervised_BL.sum().clamp(min=1)
         loss = total / count
@@ -50,57 +57,36 @@ class SupervisedPositionsTrainer(SFTTrainer):
 
 
 def encode_row(
-    messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+    row: Prompt, tokenizer: PreTrainedTokenizerBase, max_tokens: int
 ) -> dict[str, list[int]] | None:
-    """Return input ids and labels of one chat; only the last assistant message is supervised.
+    """Return input ids and labels of one chat; only the last assistant message and its end are supervised.
 
     None when the cut to `max_tokens` leaves no supervised token.
-    """
-    chat = [{"role": m.role, "content": m.content} for m in messages]
-    render: Any = tokenizer.apply_chat_template  # its declared result is a union of every mode's
-    question: list[int] = render(chat[:-1], add_generation_prompt=True, tokenize=True, return_dict=False)
-    whole: list[int] = render(chat, tokenize=True, return_dict=False)
-    assert whole[: len(question)] == question, "the template's generation prompt is not a prefix of the chat"
-    ids = whole[:max_tokens]
-    if len(ids) <= len(question):
-        return None
-    return {"input_ids": ids, "labels": [IGNORED] * len(question) + ids[len(question) :]}
-
-
-def train(
-    recipe: Recipe,
-    rows: Sequence[Sequence[Message]],
-    model_folder: Path,
-    tokenizer: PreTrainedTokenizerBase,
-    out: Path,
-    callback: TrainerCallback | None = None,
-) -> tuple[Any, dict[str, float]]:
-    """Fine-tune and return the trained model and its training figures (steps, loss, seconds, rows left out).
 
     Raises:
-        DataError: no row is left after the cut to `max_tokens`.
+        DataError: the tokenizer has no chat template, its template refuses the chat, or the answer is empty.
     """
-    settings = recipe.train
-    torch.manual_seed(recipe.seed)
-    encoded = [encode_row(row, tokenizer, settings.max_tokens) for row in rows]
-    kept = [row for row in encoded if row is not None]
-    if not kept:
-        raise DataError(f"recipe {recipe.name!r}: every row's question alone fills train.max_tokens")
-    full = settings.method == "full"
+    chat = ChatRenderer(tokenizer).render(row)
+    # The last turn's words, its tool calls among them.
+    answer = list(takewhile(lambda span: span.role == Role.ASSISTANT, reversed(chat.spans)))
+    if not answer:
+        raise DataError(f"{row.source}: the assistant's last message is empty once rendered; remove the row")
+    encoded = tokenizer(chat.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    # A token may hold the template's last characters and the answer's first ones: it is the answer's.
+    question = sum(end <= answer[-1].start for _, end in encoded["offset_mapping"])
+    ids = encoded["input_ids"][:max_tokens]
+    if len(ids) <= question:
+        return None
+    return {"input_ids": ids, "labels": [IGNORED] * question + ids[question:]}
+
+
+def training_arguments(settings: Training, seed: int, out: Path) -> SFTConfig:
+    """Return TRL's arguments for a recipe's settings: rows as they are, nothing kept, logged or sent."""
     on_gpu = torch.cuda.is_available()
-    model = AutoModelForCausalLM.from_pretrained(
-        model_folder,
-        dtype=torch.float32 if full else torch.bfloat16,
-        use_safetensors=True,
-        # On short CPU rows the flash backward is slower than the plain one by a third of a step.
-        attn_implementation="sdpa" if on_gpu else "eager",
-    )
-    adapter = None
-    if not full:
-        adapter = LoraConfig(
-            r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
-        )
-    arguments = SFTConfig(
+    # TRL turns it on by default, and transformers renamed it in 5.23.
+    renamed = "activation_checkpointing" in SFTConfig.__dataclass_fields__
+    checkpointing = "activation_checkpointing" if renamed else "gradient_checkpointing"
+    return SFTConfig(
         output_dir=str(out),
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
@@ -108,21 +94,59 @@ def train(
         warmup_steps=settings.warmup_steps,
         lr_scheduler_type="linear",
         train_sampling_strategy="group_by_length",
-        seed=recipe.seed,
-        data_seed=recipe.seed,
+        seed=seed,
+        data_seed=seed,
         use_cpu=not on_gpu,
-        bf16=full,
-        gradient_checkpointing=False,
+        bf16=settings.method == "full",
         dataset_kwargs={"skip_prepare_dataset": True},
         report_to=[],
         save_strategy="no",
         logging_strategy="no",
         disable_tqdm=True,
         dataloader_pin_memory=on_gpu,
+        **{checkpointing: False},
     )
+
+
+def train(
+    recipe: Recipe,
+    rows: Sequence[Prompt],
+    model_folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    out: Path,
+    callback: TrainerCallback | None = None,
+) -> tuple[Any, dict[str, float]]:
+    """Fine-tune and return the trained model and its training figures.
+
+    Of the rows, `rows` were trained, `rows_left_out` had no answer left after the cut to `max_tokens`, and
+    `rows_unsupervised` end in another message than the assistant's or give it the weight 0.
+
+    Raises:
+        DataError: no row is left after the cut to `max_tokens`.
+    """
+    settings = recipe.train
+    torch.manual_seed(recipe.seed)
+    encoded = [encode_row(row, tokenizer, settings.max_tokens) for row in rows if is_supervised(row)]
+    kept = [row for row in encoded if row is not None]
+    if not kept:
+        raise DataError(f"recipe {recipe.name!r}: every row's question alone fills train.max_tokens")
+    full = settings.method == "full"
+    model = AutoModelForCausalLM.from_pretrained(
+        model_folder,
+        dtype=torch.float32 if full else torch.bfloat16,
+        use_safetensors=True,
+        trust_remote_code=False,
+        # On short CPU rows the flash backward is slower than the plain one by a third of a step.
+        attn_implementation="sdpa" if torch.cuda.is_available() else "eager",
+    )
+    adapter = None
+    if not full:
+        adapter = LoraConfig(
+            r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+        )
     trainer = SupervisedPositionsTrainer(
         model=model,
-        args=arguments,
+        args=training_arguments(settings, recipe.seed, out),
         train_dataset=Dataset.from_list(kept),
         processing_class=tokenizer,
         peft_config=adapter,
@@ -134,6 +158,7 @@ def train(
         "loss": float(result.training_loss),
         "seconds": float(result.metrics["train_runtime"]),
         "rows": float(len(kept)),
-        "rows_left_out": float(len(rows) - len(kept)),
+        "rows_left_out": float(len(encoded) - len(kept)),
+        "rows_unsupervised": float(len(rows) - len(encoded)),
     }
     return trainer.model, figures
