@@ -18,6 +18,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
     # Two kinds of attention in turn, and a window shorter than the prompts.
     "gemma3_text": {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 8},
+    # Only with eager attention, whose scores it caps.
+    "gemma2": {"query_pre_attn_scalar": 8, "sliding_window": 8},
     "gpt2": {},
 }
 
