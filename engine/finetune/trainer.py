@@ -85,7 +85,7 @@ def training_arguments(settings: Training, seed: int, out: Path) -> SFTConfig:
     on_gpu = torch.cuda.is_available()
     # TRL turns it on by default, and transformers renamed it in 5.23.
     renamed = "activation_checkpointing" in SFTConfig.__dataclass_fields__
-    checkpointing = "activation_checkpointing" if renamed else "gradient_checkpointing"
+    off: dict[str, Any] = {"activation_checkpointing" if renamed else "gradient_checkpointing": False}
     return SFTConfig(
         output_dir=str(out),
         num_train_epochs=settings.epochs,
@@ -104,7 +104,7 @@ def training_arguments(settings: Training, seed: int, out: Path) -> SFTConfig:
         logging_strategy="no",
         disable_tqdm=True,
         dataloader_pin_memory=on_gpu,
-        **{checkpointing: False},
+        **off,
     )
 
 

@@ -109,7 +109,8 @@ def load_model(source: ModelSource, dtype: torch.dtype, device: torch.device) ->
 @torch.inference_mode(False)
 def _attention(config: Any) -> str:
     """Return the fastest exact attention of the family; never what a model's own files ask for."""
-    return "sdpa" if MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]._supports_sdpa else "eager"
+    family: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    return "sdpa" if family._supports_sdpa else "eager"
 
 
 def attach_adapter(model: Any, source: ModelSource) -> Any:

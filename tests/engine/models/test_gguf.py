@@ -125,8 +125,6 @@ def test_the_folder_around_the_file_is_not_read(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_adapter: Path
 ) -> None:
     """A GGUF file is identified by its own hash, so nothing beside it may change what it gives."""
-    from ft_audit.engine.models import gguf
-
     (tmp_path / "model.gguf").symlink_to(file)
     code = "from pathlib import Path\nPath(__file__).with_name('ran').touch()\nraise RuntimeError('ran')\n"
     (tmp_path / "evil.py").write_text(code)
@@ -136,11 +134,11 @@ def test_the_folder_around_the_file_is_not_read(
         shutil.copy(path, tmp_path)
     seen: list[Any] = []
 
-    def read(self: Any, folder: str, **options: Any) -> Any:
+    def read(_: Any, /, folder: str, **options: Any) -> Any:
         seen.append((sorted(path.name for path in Path(folder).iterdir()), options["trust_remote_code"]))
         raise ValueError("stop here: only what the reader gets to see is asked")
 
-    monkeypatch.setattr(gguf.AutoTokenizer, "from_pretrained", classmethod(read))
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", classmethod(read))
     with pytest.raises(ModelError, match="stop here"):
         convert_gguf(tmp_path / "model.gguf", tmp_path / "cache")
     assert seen == [(["model.gguf"], False)]

@@ -114,7 +114,8 @@ class Interrupted(Exception):
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_model_is_whole_again_afterwards(model: Any, fails: bool) -> None:
     found = anatomy(model)
-    blocks, config = getattr(found.parent, found.attribute), found.parent.config
+    blocks = getattr(found.parent, found.attribute)
+    config: Any = found.parent.config
     before = config.to_dict()
     hooks = [len(block._forward_hooks) for block in blocks]  # transformers leaves some of its own
 
