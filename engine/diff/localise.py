@@ -90,8 +90,8 @@ def _column_moments(x_RF: csr_array) -> tuple[FloatArray, FloatArray]:
     mean_F = np.asarray(x_RF.mean(axis=0), dtype=np.float64).ravel()
     square_F = np.asarray(x_RF.multiply(x_RF).mean(axis=0), dtype=np.float64).ravel()
     variance_F = square_F - mean_F**2
-    # Below this the difference of the two is their rounding.
-    constant_F = variance_F <= 8 * np.finfo(np.float64).eps * square_F
+    # Below this the difference of the two is the rounding of their sums over rows.
+    constant_F = variance_F <= 4 * x_RF.shape[0] * np.finfo(np.float64).eps * square_F
     return mean_F, np.where(constant_F, np.inf, np.sqrt(np.maximum(variance_F, 0.0)))
 
 

@@ -54,8 +54,8 @@ def test_scores_follow_their_dense_formulas(arrays: tuple[np.ndarray, np.ndarray
     scores = row_scores(base_RD, tuned_RD, csr_array(constant_RF), [], {})
     x_RF, diff_RD = constant_RF.astype(np.float64), tuned_RD.astype(np.float64) - base_RD
     centred_RD = diff_RD - diff_RD.mean(0)
-    varying = np.arange(NUM_FEATURES) != 3
-    standard_RF = ((x_RF - x_RF.mean(0)) / x_RF.std(0))[:, varying]
+    varying_RF = x_RF[:, np.arange(NUM_FEATURES) != 3]
+    standard_RF = (varying_RF - varying_RF.mean(0)) / varying_RF.std(0)
     eigenvectors_DD = np.linalg.eigh(centred_RD.T @ centred_RD)[1]
     expected = {
         "residual_norm": np.linalg.norm(diff_RD, axis=1) / np.linalg.norm(base_RD.astype(np.float64), axis=1),

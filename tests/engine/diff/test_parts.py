@@ -51,20 +51,35 @@ def test_suites_of_one_role_get_labels_of_their_own() -> None:
     assert list(labels(pairs)) == ["chat", "train", "chat-2", "elicited", "chat-3"]
 
 
+@pytest.fixture
+def residual_pair(make_run, corpus, two_segments, resid):  # type: ignore[no-untyped-def]
+    """Runs with the residual evidence of both sides; the tuned one has three massive tokens more."""
+    massive_P = np.zeros(corpus.num_prompts, dtype=np.int64)
+    massive_P[[2, 7]] = 1
+    ours = {**resid["base"], "massive_P": massive_P}
+    theirs = {**resid["tuned"], "massive_P": massive_P + (np.arange(corpus.num_prompts) < 3)}
+    base = make_run("residual base", corpus, corpus.base_TF, two_segments, ours)
+    return SuitePair(
+        "chat", "chat", base, make_run("residual tuned", corpus, corpus.tuned_TF, two_segments, theirs)
+    )
+
+
 def test_residual_summaries_are_means_over_prompts_with_counted_tokens(
-    base: RunReader, tuned: RunReader, resid: dict[str, dict[str, np.ndarray]], tmp_path: Path
-) -> None:
+    residual_pair, resid, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
     # Prompt 5 has no counted token, and its mean vector is NaN: no warning, and no part in the mean.
     with Store(tmp_path).diff_writer({"test": "residuals"}) as writer:
-        found = put_residuals(writer, SuitePair("chat", "chat", base, tuned), HOOK)
+        found = put_residuals(writer, residual_pair, HOOK)
         writer.finish({})
     ours, theirs = resid["base"], resid["tuned"]
-    counted = np.arange(len(ours["resid/3/norm_P"])) != 5
+    num_prompts = len(ours["resid/3/norm_P"])
+    counted = np.arange(num_prompts) != 5
     moved_P = np.linalg.norm(ours["resid/3/mean_PD"].astype(float) - theirs["resid/3/mean_PD"], axis=1)
     expected = (moved_P / ours["resid/3/norm_P"])[counted].mean()
     np.testing.assert_allclose(found["residual_shift"], expected, rtol=1e-6)
     ratio_P = theirs["resid/3/norm_P"].astype(float) / ours["resid/3/norm_P"]
     np.testing.assert_allclose(found["residual_norm_ratio"], ratio_P.mean(), rtol=1e-6)
+    assert found["massive_tokens_added"] == 3 / num_prompts
 
 
 def test_prompts_without_counted_tokens_have_no_residual_summary(
@@ -72,10 +87,12 @@ def test_prompts_without_counted_tokens_have_no_residual_summary(
 ) -> None:  # type: ignore[no-untyped-def]
     # Precompute writes zeros for them; a suite of nothing else has no mean, and gives no warning.
     zeros = {name: np.zeros_like(array) for name, array in resid["base"].items()}
+    zeros["massive_P"] = np.ones(corpus.num_prompts, dtype=np.int64)
     run = make_run("nothing counted", corpus, corpus.base_TF, two_segments, zeros)
     with Store(tmp_path).diff_writer({"test": "empty"}) as writer:
         found = put_residuals(writer, SuitePair("chat", "chat", run, run), HOOK)
         writer.finish({})
+    assert found.pop("massive_tokens_added") == 0.0
     assert np.isnan(list(found.values())).all()
 
 

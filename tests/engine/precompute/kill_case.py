@@ -1,0 +1,71 @@
+"""Runs `ft-audit precompute` in children of one process with its libraries loaded, and kills some of them.
+
+    python kill_case.py CONFIG STORE...     one line of JSON on stdout for each store
+
+The first store's job runs unbroken. Every other store is named after the moment at which its job dies:
+`fsync-N` just before the N-th file is forced to the disk, `segment-N` as soon as N segments are seen from
+outside, `diff` as soon as the diff's folder is. It is killed, told what it left, and run again to its end.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from ft_audit import cli
+from ft_audit.engine.precompute import run_precompute  # noqa: F401 - loaded once, before the first fork
+
+
+def child(config: str, store: Path, die_at: int | None) -> int:
+    """Start the job in a child process; it dies before its `die_at`-th fsync, if that is given."""
+    pid = os.fork()
+    if pid:
+        return pid
+    real, calls = os.fsync, [0]
+
+    def fsync(handle: int) -> None:
+        calls[0] += 1
+        if calls[0] == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(handle)
+
+    os.fsync = fsync
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os._exit(cli.main(["precompute", config, f"store={store}", "--json", "--no-progress"]))
+
+
+def seen(store: Path, moment: str, number: int) -> bool:
+    if moment == "diff":
+        return any((store / "diffs").glob("*.tmp/stats.zarr/residual"))
+    return len([*store.glob("runs/*/segments/*.zarr")]) >= number
+
+
+def run(config: str, store: Path, *, killed: bool) -> int:
+    """Return how the child ended: its exit code, or minus the signal."""
+    moment, _, number = store.name.partition("-")
+    pid = child(config, store, int(number) if killed and moment == "fsync" else None)
+    if killed and moment != "fsync":
+        while not seen(store, moment, int(number or 0)):
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                return 0
+            time.sleep(0.001)
+        os.kill(pid, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def left_by(store: Path) -> list[str]:
+    """The segments and half-written folders that a killed job left."""
+    found = [*store.glob("runs/*/segments/*.zarr*"), *store.glob("diffs/*")]
+    return sorted(path.relative_to(store).as_posix() for path in found)
+
+
+if __name__ == "__main__":
+    config, *stores = sys.argv[1:]
+    for number, store in enumerate(map(Path, stores)):
+        codes = [] if number == 0 else [run(config, store, killed=True)]
+        left = left_by(store)
+        codes.append(run(config, store, killed=False))
+        print(json.dumps({"store": str(store), "codes": codes, "left": left}), flush=True)
