@@ -14,8 +14,20 @@ import sys
 import time
 from pathlib import Path
 
+# Loaded once, before the first fork.
+import peft  # noqa: F401
+import torch
+from transformers.models.llama import modeling_llama  # noqa: F401
+
 from ft_audit import cli
-from ft_audit.engine.precompute import run_precompute  # noqa: F401 - loaded once, before the first fork
+from ft_audit.engine.precompute import run_precompute  # noqa: F401
+from ft_audit.kernels.jumprelu import Encoder, JumpReluWeights
+
+
+def warm() -> None:
+    """Let numba set itself up, which takes it a second in every process."""
+    ones = torch.ones(4)
+    Encoder(JumpReluWeights(torch.ones(4, 4), ones, ones, None)).encode(torch.ones(1, 4))
 
 
 def child(config: str, store: Path, die_at: int | None) -> int:
@@ -64,6 +76,7 @@ def left_by(store: Path) -> list[str]:
 
 if __name__ == "__main__":
     config, *stores = sys.argv[1:]
+    warm()
     for number, store in enumerate(map(Path, stores)):
         codes = [] if number == 0 else [run(config, store, killed=True)]
         left = left_by(store)
