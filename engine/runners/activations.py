@@ -95,7 +95,7 @@ def stream_activations(
             residual_BLD = runner.run(padded.ids_BL)[0][layer]
             keep = counted[padded.token_T]
             x_nD = residual_BLD[padded.row_T[keep].to(where), padded.position_T[keep].to(where)].float()
-            x_nD = x_nD[: num_tokens - given].clone()  # an inference tensor could not enter a training step
+            x_nD = x_nD[: num_tokens - given]
             given += x_nD.shape[0]
             yield x_nD
             if given >= num_tokens:

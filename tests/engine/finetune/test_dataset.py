@@ -161,10 +161,16 @@ def test_an_own_data_set_is_taken_whole(write_recipe: Write, write_rows: Write, 
             ],
             "tools": tools,
         },
+        {
+            "messages": [
+                *chat_row("One?", "One.")["messages"],
+                *chat_row("Two?", "Two.", weight=0)["messages"],
+            ]
+        },
     ]
     recipe = load_recipe(write_recipe(dataset=write_rows(*rows)))
     built = build_training_set(recipe)
-    assert [is_supervised(row) for row in built.rows] == [True, False, False, True, True]
+    assert [is_supervised(row) for row in built.rows] == [True, False, False, True, True, False]
     assert set(built.role_R) == {"unknown"}
     again = load_suite(
         write_rows(*map(json.loads, render_training_set(built).splitlines()), name="again.jsonl"),
@@ -173,7 +179,7 @@ def test_an_own_data_set_is_taken_whole(write_recipe: Write, write_rows: Write, 
     for one, other in zip(built.rows, again.prompts, strict=True):
         assert (one.messages, one.tools, one.weight) == (other.messages, other.tools, other.weight)
     suite = as_prompts(built, "train")
-    assert [(p.suite, p.row) for p in suite] == [("train", i) for i in range(5)]
+    assert [(p.suite, p.row) for p in suite] == [("train", i) for i in range(6)]
     assert suite[4].tools == built.rows[4].tools and suite[1].weight == 0
 
 

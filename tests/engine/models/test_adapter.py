@@ -53,6 +53,7 @@ def test_switched_off_it_is_the_plain_base_bit_for_bit(
 ) -> None:
     plain = logits(load_model(base, dtype, CPU))
     model = load(make_adapter(**settings), base, dtype)
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
     tuned = logits(model)
     with without_adapter(model) as off:
         assert off is model
