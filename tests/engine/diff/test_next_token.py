@@ -57,7 +57,8 @@ def test_nearly_equal_models_diverge_by_nothing_and_never_by_less() -> None:
     assert (next_token_diff(base_PD, base_PD, layer, layer).kl_P == 0).all()
 
     def nudged(x_ND: Tensor) -> Tensor:
-        return layer(x_ND) * (1 + 1e-7)
+        logits_NV: Tensor = layer(x_ND)
+        return logits_NV * (1 + 1e-7)
 
     kl_P = next_token_diff(base_PD, base_PD, layer, nudged).kl_P
     assert (kl_P >= 0).all() and (kl_P < 1e-5).all()

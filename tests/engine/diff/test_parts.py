@@ -1,6 +1,7 @@
 """The per-suite parts of a diff: which features lead, residual summaries, explained variance."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_suites_of_one_role_get_labels_of_their_own() -> None:
 
 
 @pytest.fixture
-def residual_pair(make_run, corpus, two_segments, resid):  # type: ignore[no-untyped-def]
+def residual_pair(make_run: Any, corpus: Any, two_segments: Any, resid: Any) -> SuitePair:
     """Runs with the residual evidence of both sides; the tuned one has three massive tokens more."""
     massive_P = np.zeros(corpus.num_prompts, dtype=np.int64)
     massive_P[[2, 7]] = 1
@@ -65,8 +66,8 @@ def residual_pair(make_run, corpus, two_segments, resid):  # type: ignore[no-unt
 
 
 def test_residual_summaries_are_means_over_prompts_with_counted_tokens(
-    residual_pair, resid, tmp_path: Path
-) -> None:  # type: ignore[no-untyped-def]
+    residual_pair: Any, resid: Any, tmp_path: Path
+) -> None:
     # Prompt 5 has no counted token, and its mean vector is NaN: no warning, and no part in the mean.
     with Store(tmp_path).diff_writer({"test": "residuals"}) as writer:
         found = put_residuals(writer, residual_pair, HOOK)
@@ -83,8 +84,8 @@ def test_residual_summaries_are_means_over_prompts_with_counted_tokens(
 
 
 def test_prompts_without_counted_tokens_have_no_residual_summary(
-    make_run, corpus, two_segments, resid, tmp_path: Path
-) -> None:  # type: ignore[no-untyped-def]
+    make_run: Any, corpus: Any, two_segments: Any, resid: Any, tmp_path: Path
+) -> None:
     # Precompute writes zeros for them; a suite of nothing else has no mean, and gives no warning.
     zeros = {name: np.zeros_like(array) for name, array in resid["base"].items()}
     zeros["massive_P"] = np.ones(corpus.num_prompts, dtype=np.int64)
@@ -97,8 +98,8 @@ def test_prompts_without_counted_tokens_have_no_residual_summary(
 
 
 def test_features_are_stored_with_their_moments(
-    base: RunReader, make_run, corpus, two_segments, tmp_path: Path
-) -> None:  # type: ignore[no-untyped-def]
+    base: RunReader, make_run: Any, corpus: Any, two_segments: Any, tmp_path: Path
+) -> None:
     doubled = make_run("doubled", corpus, 2 * corpus.base_TF, two_segments)
     store = Store(tmp_path)
     with open_scheduler() as scheduler, store.diff_writer({"test": "features"}) as writer:
@@ -114,7 +115,7 @@ def test_features_are_stored_with_their_moments(
 
 
 @pytest.fixture
-def fvu_run(make_run, corpus, two_segments):  # type: ignore[no-untyped-def]
+def fvu_run(make_run: Any, corpus: Any, two_segments: Any) -> tuple[RunReader, float]:
     """A run with residuals and reconstructions known token by token, and its FVU by the formula."""
     rng = np.random.default_rng(7)
     x_TD = rng.normal(size=(len(corpus.token_T), 8)) + 2
@@ -136,7 +137,7 @@ def fvu_run(make_run, corpus, two_segments):  # type: ignore[no-untyped-def]
     return make_run("fvu", corpus, corpus.base_TF, two_segments, dense), error_T[corpus.mask_T].sum() / spread
 
 
-def test_fvu_is_the_error_over_the_spread_of_counted_tokens(fvu_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_fvu_is_the_error_over_the_spread_of_counted_tokens(fvu_run: Any, tmp_path: Path) -> None:
     run, expected = fvu_run
     np.testing.assert_allclose(fvu(run, SAE, 3), expected, rtol=1e-5)
     store = Store(tmp_path)
@@ -148,7 +149,7 @@ def test_fvu_is_the_error_over_the_spread_of_counted_tokens(fvu_run, tmp_path: P
     np.testing.assert_allclose(stored["base"], expected, rtol=1e-5)
 
 
-def test_fvu_of_tokens_without_spread_is_nan(make_run, corpus, two_segments) -> None:  # type: ignore[no-untyped-def]
+def test_fvu_of_tokens_without_spread_is_nan(make_run: Any, corpus: Any, two_segments: Any) -> None:
     ones = np.ones(corpus.num_prompts, dtype=np.float32)
     dense = {
         "counted_P": np.ones(corpus.num_prompts, dtype=np.int64),

@@ -12,7 +12,9 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 # Loaded once, before the first fork.
 import peft  # noqa: F401
@@ -35,13 +37,14 @@ def child(config: str, store: Path, die_at: int | None) -> int:
     pid = os.fork()
     if pid:
         return pid
-    real, calls = os.fsync, [0]
+    real: Callable[[Any], None] = os.fsync
+    calls = [0]
 
-    def fsync(handle: int) -> None:
+    def fsync(fd: Any) -> None:
         calls[0] += 1
         if calls[0] == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        real(handle)
+        real(fd)
 
     os.fsync = fsync
     with Path(os.devnull).open("w") as nowhere:

@@ -43,7 +43,7 @@ def save_gemma(tiny: Any, folder: Path, seed: int, noise: float = 0.0) -> Path:
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = Gemma3ForCausalLM(config)
+        model: Any = Gemma3ForCausalLM(config)
         for name, parameter in model.named_parameters():
             if "norm" not in name:
                 torch.nn.init.normal_(parameter, std=0.2)

@@ -97,7 +97,7 @@ def save_adapter(folder: Path, base: Path, seed: int, **changes: Any) -> Path:
         for name, parameter in wrapped.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.2)
-        wrapped.save_pretrained(folder, save_embedding_layers=False)
+        wrapped.save_pretrained(str(folder), save_embedding_layers=False)
     return folder
 
 
