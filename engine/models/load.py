@@ -130,6 +130,8 @@ def attach_adapter(model: Any, source: ModelSource) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found missing adapter keys")  # check_keys refuses them
+            # peft asks transformers for a name that it is about to drop.
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
             wrapped = PeftModel.from_pretrained(model, source.adapter, autocast_adapter_dtype=False)
     except (*UNREADABLE, TypeError) as error:
         raise ModelError(f"model {source.ref!r}: the adapter does not fit its base: {error}") from error
