@@ -83,7 +83,7 @@ def _precompute(args: argparse.Namespace) -> int:
     from ft_audit.engine.config import load_config
 
     config = load_config(args.config, args.overrides)
-    with _stdout_is_ours():
+    with _stdout_is_ours(), _progress(args):
         from ft_audit.engine.precompute import run_precompute
 
         result = run_precompute(config, progress=not args.no_progress, scheduler=args.scheduler)
@@ -95,7 +95,7 @@ def _finetune(args: argparse.Namespace) -> int:
     from ft_audit.engine.config import find_config
 
     recipe = find_config(args.recipe)
-    with _stdout_is_ours():
+    with _stdout_is_ours(), _progress(args):
         from ft_audit.engine.finetune import run_finetune
 
         options: dict[str, Any] = {"data_only": True} if args.data_only else {}
@@ -109,7 +109,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     from ft_audit.engine.config import find_config
 
     config = find_config(args.config)
-    with _stdout_is_ours():
+    with _stdout_is_ours(), _progress(args):
         from ft_audit.engine.bank import run_calibrate
 
         result = run_calibrate(config, args.overrides, progress=not args.no_progress)
@@ -155,6 +155,23 @@ def _stdout_is_ours() -> Iterator[None]:
     """Send what libraries print to stderr: on stdout stands the result alone."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
+
+
+@contextlib.contextmanager
+def _progress(args: argparse.Namespace) -> Iterator[None]:
+    """Keep the bars of transformers off stderr too, if no progress is wanted."""
+    if not args.no_progress:
+        yield
+        return
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _print(args: argparse.Namespace, result: dict[str, Any]) -> None:

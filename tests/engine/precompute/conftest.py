@@ -59,9 +59,10 @@ def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def adapter_job(tiny: Any, world: Any, shared_store: Path) -> Any:
     """The world's own config, run by the command line."""
     path = world.write(shared_store)
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        assert cli.main(["precompute", str(path), "--json", "--no-progress"]) == 0
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.main(["precompute", str(path), "--json", "--no-progress"])
+    assert (code, err.getvalue()) == (0, "")
     return tiny.Job(world.config(shared_store), json.loads(out.getvalue()))
 
 
