@@ -1,5 +1,6 @@
 """Jobs of other kinds: parts left out, several suites, hooks and dictionaries, other data and candidates."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from ft_audit import cli
+from ft_audit.engine.config import config_json
 from ft_audit.engine.precompute.plan import open_job
 
 HOOKS = [
@@ -199,3 +202,14 @@ def test_long_conditions_keep_their_question(tiny: Any, world: Any, tmp_path: Pa
     assert elicited.num_truncated == 0 and elicited.length_P.max() > 100
     ends = {tuple(elicited.ids_T[end - 8 : end].tolist()) for end in elicited.indptr_P1[1:]}
     assert len(ends) <= 3  # one for each probe: the generation prompt and the words before it
+
+
+@pytest.mark.parametrize("job", ["bare_job", "head_job", "mixed_job"])
+@pytest.mark.parametrize(("verb", "code"), [("audit", 3), ("top", 0)])
+def test_every_kind_can_be_judged(
+    tmp_path: Path, request: pytest.FixtureRequest, job: str, verb: str, code: int
+) -> None:
+    made = request.getfixturevalue(job)
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps(config_json(made.config)))
+    assert cli.main([verb, str(path)]) == code
