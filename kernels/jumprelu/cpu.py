@@ -1,23 +1,21 @@
 """Owns the fast CPU path: a low-precision product screens, then a compiled pass decides exactly.
 
-The dense product of a block is made in bfloat16 where the processor multiplies it, else in float32, and
-serves only to find candidates. With `x^` and `w^` the inputs rounded to the precision of the product, any
-order of summation obeys (Cauchy-Schwarz, and Higham 2002, section 3.1)
+The product of a block of rows with a block of features is made in the precision that is fastest here and
+serves only to find candidates; `cpu_screens` proves that none is missed. Candidates are computed again from
+the unrounded inputs, summed in float64 and rounded once to float32: support and values do not depend on the
+precision, the blocking or the thread count. A block is scanned while it is still in the cache, and memory
+does not grow with the dictionary.
 
-    |x.w - fl(x^.w^)| <= |x - x^| |w| + |x^| |w - w^| + g |x^| |w^|,    g = (D + 2) 2^-23
-
-and storing it as bfloat16 adds at most 2^-8 of the value. A feature outside that band below its threshold
-cannot fire. All others are computed again from the unrounded inputs, summed in float64 and rounded once to
-float32: support and values do not depend on the precision, the blocking or the thread count.
-
-Legend of shapes: T tokens of a block, C candidates, N non-zeros, D d_model, F features.
+Legend of shapes: T tokens of a block, C candidates, M and N non-zeros, D d_model, F features, f features of
+one block, B blocks of features.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,107 +23,124 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ft_audit.kernels.cpu_precision import fastest_matmul_dtype
-from ft_audit.kernels.jumprelu.cpu_kernels import NOT_FINITE, SPARE, TOO_SMALL, rescore, scan
+from ft_audit.kernels.jumprelu.cpu_kernels import SPARE, TOO_SMALL, join_blocks, rescore, scan
+from ft_audit.kernels.jumprelu.cpu_screens import FloatScreen, Int8Screen, Screen, int8_is_exact
 from ft_audit.kernels.jumprelu.weights import JumpReluWeights
 from ft_audit.kernels.sparse_rows import SparseRows
 
-# Rounding of the bounds themselves and of their use in float32 stays far below this share.
-SLOPE = 1.0 + 2.0**-16
-FIRST_CANDIDATES_PER_ROW = 256
-FEATURES_A_STEP = 8192
+FEATURES_A_BLOCK = 2048  # with 1,024 rows, a block of screened values takes 4 to 8 MB
+FIRST_CANDIDATES_PER_ROW = 64
 MIN_ROWS_A_PART = 16  # below that a thread costs more than it saves
+# Eight bits bring more candidates: from this size on they may pay, and one block of rows is enough to see.
+MIN_RACE_ROWS, MIN_RACE_WIDTH, RACE_ROUNDS = 512, 8192, 2
 
 
 class NotFiniteError(ArithmeticError):
     """A row of a block holds NaN or infinite activations; who knows the whole input says which."""
 
 
-class _Block(NamedTuple):
-    """What the compiled passes read of some rows."""
-
-    screen_TF: NDArray[np.generic]
-    x_TD: NDArray[np.generic]
-    coarse_TD: NDArray[np.generic]
-
-    def rows(self, start: int, stop: int) -> _Block:
-        return _Block(self.screen_TF[start:stop], self.x_TD[start:stop], self.coarse_TD[start:stop])
-
-
-class _Rows(NamedTuple):
-    """The exact rows of some rows of a block."""
-
-    ends_T: NDArray[np.int64]
-    index_N: NDArray[np.int32]
-    value_N: NDArray[np.uint16]
-
-
 class CpuEncoder:
-    """Weights in both layouts, bounds, and buffers for blocks of up to `max_rows` rows."""
+    """Weights in both layouts, bounds, and buffers for blocks of up to `max_rows` rows.
+
+    `screening` is the precision of the product: int8, bfloat16 or float32. Left out, the fastest: the first
+    large block of rows is then encoded in each that may be, which decides; the result is the same in all.
+    """
 
     def __init__(self, weights: JumpReluWeights, max_rows: int, screening: torch.dtype | None = None) -> None:
         self.weights = weights
-        self.screening = screening or fastest_matmul_dtype()
-        w_enc_DF = weights.w_enc_DF
-        self.coarse_DF = w_enc_DF.to(self.screening).contiguous()
-        self.screen_TF = torch.empty(max_rows, weights.num_features, dtype=self.screening)
-        self.exact_FD = _array(w_enc_DF.t().contiguous())
+        self.max_rows = max_rows
+        width = weights.num_features
+        self.edges = [*range(0, width, FEATURES_A_BLOCK), width]
+        self.exact_FD = _array(weights.w_enc_DF.t().contiguous())
         self.bias_F = weights.b_enc_F.double().numpy()
         # relu: below zero nothing fires, whatever the threshold.
-        cut_F = weights.threshold_F.clamp_min(0.0)
-        self.cut_F = cut_F.numpy()
-        self.bounds = _bounds(w_enc_DF, self.coarse_DF, cut_F.double() - weights.b_enc_F.double())
-        self._candidates: list[NDArray[np.int32]] = []
+        self.cut_F = weights.threshold_F.clamp_min(0.0).numpy()
+        self.screening = screening or fastest_matmul_dtype()
+        self._screen: Screen | None = None
+        if self.screening != torch.int8:
+            self._screen = FloatScreen(weights, self.edges, self.screening)
+        self._may_race = screening is None and width >= MIN_RACE_WIDTH and int8_is_exact()
+        self._buffers: dict[torch.dtype, Tensor] = {}
+        self._parts: list[_Part] = []
 
     def encode(self, x_TD: Tensor) -> SparseRows:
         """The exact sparse rows of one block; raises NotFiniteError on NaN or infinite activations."""
-        num_rows = x_TD.shape[0]
-        assert num_rows <= self.screen_TF.shape[0]
+        assert x_TD.shape[0] <= self.max_rows
         # Every torch operation here is a barrier between threads, so bfloat16 goes through as it is.
         if self.weights.b_dec_D is not None:
             x_TD = x_TD.float() - self.weights.b_dec_D
         elif x_TD.dtype not in (torch.float32, torch.bfloat16):
             x_TD = x_TD.float()
         x_TD = x_TD.contiguous()
-        coarse_TD = x_TD.to(self.screening)
-        screen_TF = self.screen_TF[:num_rows]
-        torch.mm(coarse_TD, self.coarse_DF, out=screen_TF)
-        block = _Block(_array(screen_TF), _array(x_TD), _array(coarse_TD))
+        if self._screen is None:
+            self._screen = self._int8_screen(x_TD)
+        if self._may_race and x_TD.shape[0] >= MIN_RACE_ROWS:
+            self._race(x_TD)
+        return self._encode(x_TD, self._screen)
 
+    def screened(self, num_rows: int, block: int = 0) -> Tensor:
+        """The buffer that a product of `num_rows` rows with one block of features is written to [T, f]."""
+        assert self._screen is not None
+        dtype, width = self._screen.out_dtype, self.edges[block + 1] - self.edges[block]
+        if dtype not in self._buffers:
+            widest = min(FEATURES_A_BLOCK, self.weights.num_features)
+            self._buffers[dtype] = torch.empty(self.max_rows * widest, dtype=dtype)
+        return self._buffers[dtype][: num_rows * width].view(num_rows, width)
+
+    def _int8_screen(self, x_TD: Tensor) -> Int8Screen:
+        centre_D = x_TD.float().mean(dim=0).nan_to_num(0.0, 0.0, 0.0)
+        if x_TD.shape[0] == 0:
+            centre_D = torch.zeros(self.weights.d_in)
+        return Int8Screen(self.weights, self.edges, centre_D)
+
+    def _race(self, x_TD: Tensor) -> None:
+        """Keep the faster of both screens for these rows; both give the same bits."""
+        assert self._screen is not None
+        self._may_race = False
+        screens: list[Screen] = [self._screen, self._int8_screen(x_TD)]
+        best = [float("inf")] * len(screens)
+        for _ in range(RACE_ROUNDS):
+            for i, screen in enumerate(screens):
+                self._screen = screen
+                started = time.perf_counter()
+                self._encode(x_TD, screen)
+                best[i] = min(best[i], time.perf_counter() - started)
+        self._screen = screens[int(np.argmin(best))]
+        self.screening = self._screen.dtype
+        self._buffers = {k: v for k, v in self._buffers.items() if k == self._screen.out_dtype}
+
+    def _encode(self, x_TD: Tensor, screen: Screen) -> SparseRows:
+        num_rows = x_TD.shape[0]
         num_parts = max(1, min(torch.get_num_threads(), num_rows // MIN_ROWS_A_PART))
-        edges = [num_rows * part // num_parts for part in range(num_parts + 1)]
-        while len(self._candidates) < num_parts:
-            self._candidates.append(np.empty(0, dtype=np.int32))
-        if num_parts == 1:
-            return self._join([self._part(0, block)])
-        blocks = [block.rows(start, stop) for start, stop in pairwise(edges)]
+        while len(self._parts) < num_parts:
+            self._parts.append(_Part(self))
+        parts = self._parts[:num_parts]
+        operand_TD = screen.operand(x_TD)
+        x, operand = _array(x_TD), _array(operand_TD)
+        for part, (start, stop) in zip(parts, pairwise(_cut(num_rows, num_parts)), strict=True):
+            part.begin(x[start:stop], operand[start:stop], start)
         with ThreadPoolExecutor(num_parts) as pool:
-            return self._join(list(pool.map(self._part, range(num_parts), blocks)))
 
-    def _part(self, part: int, block: _Block) -> _Rows:
-        """The exact rows of one part; `part` owns its candidate buffer."""
-        num_rows, width = block.screen_TF.shape
-        ends_T = np.empty(num_rows, dtype=np.int64)
-        found = TOO_SMALL
-        while found == TOO_SMALL:
-            candidate_C = self._candidates[part]
-            found = int(scan(*block, self.bounds, candidate_C, ends_T))
-            if found == NOT_FINITE:
-                raise NotFiniteError
-            if found == TOO_SMALL:
-                first = num_rows * min(FIRST_CANDIDATES_PER_ROW, width) + SPARE
-                self._candidates[part] = np.empty(max(2 * candidate_C.size, first), dtype=np.int32)
-        index_N = np.empty(found, dtype=np.int32)
-        value_N = np.empty(found, dtype=np.uint16)
-        kept = rescore(
-            block.x_TD, self.exact_FD, self.bias_F, self.cut_F, candidate_C, ends_T, index_N, value_N
-        )
-        return _Rows(ends_T, index_N[:kept], value_N[:kept])
+            def each(work: Callable[[_Part], None]) -> None:
+                if num_parts == 1:
+                    work(parts[0])
+                else:
+                    list(pool.map(work, parts))
 
-    def _join(self, parts: list[_Rows]) -> SparseRows:
-        counts_T = np.concatenate([np.diff(part.ends_T, prepend=0) for part in parts])
+            each(lambda part: part.measure(screen))
+            for block in range(len(self.edges) - 1):
+                screened_Tf = self.screened(num_rows, block)
+                screen.multiply(operand_TD, block, screened_Tf)
+                values = _array(screened_Tf)
+                each(lambda part: part.decide(values, screen.bounds[block], block))  # noqa: B023
+            return self._join(parts, each)
+
+    def _join(self, parts: list[_Part], each: Callable[[Callable[[_Part], None]], None]) -> SparseRows:
+        counts_T = np.concatenate([part.counts() for part in parts])
         indptr_T1 = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts_T)])
-        index_N = np.concatenate([part.index_N for part in parts])
-        value_N = np.concatenate([part.value_N for part in parts])
+        index_N = np.empty(indptr_T1[-1], dtype=np.int32)
+        value_N = np.empty(indptr_T1[-1], dtype=np.uint16)
+        each(lambda part: part.write(indptr_T1, index_N, value_N))
         return SparseRows(
             torch.from_numpy(indptr_T1),
             torch.from_numpy(index_N),
@@ -134,19 +149,82 @@ class CpuEncoder:
         )
 
 
-def _bounds(w_enc_DF: Tensor, coarse_DF: Tensor, cut_F: Tensor) -> NDArray[np.float32]:
-    """[3, F]: a screened value below `lowest - |x^| * by_norm - |x - x^| * by_rounding` cannot fire."""
-    stored = 2.0**-8 if coarse_DF.dtype == torch.bfloat16 else 0.0
-    summed = (w_enc_DF.shape[0] + 2) * 2.0**-23
-    bounds_3F = torch.empty(3, cut_F.shape[0])
-    for start in range(0, cut_F.shape[0], FEATURES_A_STEP):  # float64 copies of a wide encoder are large
-        part = slice(start, start + FEATURES_A_STEP)
-        exact_Df, rounded_Df, cut_f = w_enc_DF[:, part].double(), coarse_DF[:, part].double(), cut_F[part]
-        by_norm_f = (exact_Df - rounded_Df).norm(dim=0) + summed * rounded_Df.norm(dim=0)
-        bounds_3F[0, part] = cut_f - (stored + 2.0**-20) * cut_f.abs() - 1e-30
-        bounds_3F[1, part] = (1 + stored) * SLOPE * by_norm_f
-        bounds_3F[2, part] = (1 + stored) * SLOPE * exact_Df.norm(dim=0)
-    return bounds_3F.numpy()
+class _Part:
+    """Some rows of a block, which one thread decides, and that thread's buffers."""
+
+    def __init__(self, encoder: CpuEncoder) -> None:
+        self.encoder = encoder
+        self.candidate_C = np.empty(0, dtype=np.int32)
+        self.index_M = np.empty(0, dtype=np.int32)
+        self.value_M = np.empty(0, dtype=np.uint16)
+
+    def begin(self, x_TD: NDArray[np.generic], operand_TD: NDArray[np.generic], first_row: int) -> None:
+        num_rows, num_blocks = len(x_TD), len(self.encoder.edges) - 1
+        self.x_TD, self.operand_TD, self.first_row = x_TD, operand_TD, first_row
+        self.factor_T3 = np.empty((num_rows, 3), dtype=np.float32)
+        self.starts_BT = np.empty((num_blocks, num_rows), dtype=np.int64)
+        self.ends_BT = np.empty((num_blocks, num_rows), dtype=np.int64)
+        self.filled = 0
+
+    def measure(self, screen: Screen) -> None:
+        if not screen.measure(self.x_TD, self.operand_TD, self.factor_T3):
+            raise NotFiniteError
+
+    def decide(self, screened_Tf: NDArray[np.generic], bounds_3f: NDArray[np.float32], block: int) -> None:
+        """Find this block's candidates in the rows of this part and keep those that fire."""
+        num_rows, encoder = len(self.x_TD), self.encoder
+        start, stop = encoder.edges[block], encoder.edges[block + 1]
+        rows_Tf = screened_Tf[self.first_row : self.first_row + num_rows]
+        ends_T = self.ends_BT[block]
+        while (found := int(scan(rows_Tf, bounds_3f, self.factor_T3, self.candidate_C, ends_T))) == TOO_SMALL:
+            first = num_rows * min(FIRST_CANDIDATES_PER_ROW, stop - start) + SPARE
+            self.candidate_C = np.empty(max(2 * self.candidate_C.size, first), dtype=np.int32)
+        if self.filled + found > self.index_M.size:
+            size = max(2 * self.index_M.size, self.filled + found)
+            self.index_M = np.concatenate(
+                [self.index_M[: self.filled], np.empty(size - self.filled, np.int32)]
+            )
+            self.value_M = np.concatenate(
+                [self.value_M[: self.filled], np.empty(size - self.filled, np.uint16)]
+            )
+        kept = rescore(
+            self.x_TD,
+            encoder.exact_FD[start:stop],
+            encoder.bias_F[start:stop],
+            encoder.cut_F[start:stop],
+            start,
+            self.candidate_C,
+            ends_T,
+            self.index_M[self.filled :],
+            self.value_M[self.filled :],
+        )
+        ends_T += self.filled
+        self.starts_BT[block, :1] = self.filled
+        self.starts_BT[block, 1:] = ends_T[:-1]
+        self.filled += int(kept)
+
+    def counts(self) -> NDArray[np.int64]:
+        """How many features fire on each row."""
+        counts_T: NDArray[np.int64] = (self.ends_BT - self.starts_BT).sum(axis=0)
+        return counts_T
+
+    def write(
+        self, indptr_T1: NDArray[np.int64], index_N: NDArray[np.int32], value_N: NDArray[np.uint16]
+    ) -> None:
+        """Copy the rows of this part to their places in the whole."""
+        start, stop = indptr_T1[self.first_row], indptr_T1[self.first_row + len(self.x_TD)]
+        join_blocks(
+            self.starts_BT,
+            self.ends_BT,
+            self.index_M,
+            self.value_M,
+            index_N[start:stop],
+            value_N[start:stop],
+        )
+
+
+def _cut(num_rows: int, num_parts: int) -> list[int]:
+    return [num_rows * part // num_parts for part in range(num_parts + 1)]
 
 
 def _array(tensor: Tensor) -> NDArray[np.generic]:

@@ -231,9 +231,9 @@ def test_stale_and_poisoned_buffers_never_show(two_threads: None) -> None:
     x_TD = make_inputs(100, 64)
     fresh = CpuEncoder(weights, 256, BFLOAT16).encode(x_TD)
     encoder.encode(100.0 * make_inputs(256, 64, seed=9))
-    encoder.screen_TF.fill_(float("nan"))
-    for candidates in encoder._candidates:
-        candidates.fill(-1)
+    encoder.screened(256).fill_(float("nan"))
+    for part in encoder._parts:
+        part.candidate_C.fill(-1)
     assert same(encoder.encode(x_TD), fresh)
 
 
@@ -299,6 +299,6 @@ def test_the_screening_product_stays_within_its_bound(
     band_TF = norm_TF + (x_TD - coarse_TD).norm(dim=1)[:, None] * w_DF.norm(dim=0)
     exact_TF = x_TD @ w_DF
     stored = 2.0**-8 if screening == BFLOAT16 else 0.0
-    off_TF = (encoder.screen_TF.double() - exact_TF).abs()
+    off_TF = (encoder.screened(num_rows).double() - exact_TF).abs()
     assert bool((off_TF <= (1 + stored) * band_TF + stored * exact_TF.abs()).all())
     assert float(off_TF.max()) > 0
