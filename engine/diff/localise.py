@@ -41,7 +41,7 @@ def row_scores(
     diff_RD = tuned_mean_RD.astype(np.float64) - base_mean_RD
     centred_RD = diff_RD - diff_RD.mean(0)
     base_norm_R = np.linalg.norm(base_mean_RD.astype(np.float64), axis=1)
-    component_D = np.linalg.svd(centred_RD, full_matrices=False)[2][0]
+    component_D = _first_component(centred_RD)
     centred_norm_R = _standardised_norms(feature_diff_RF)
     condition_R = condition_scores(len(diff_RD), conditions, evidence)
     driven_R = driving_scores(feature_diff_RF, conditions, evidence) if conditions else centred_norm_R
@@ -54,6 +54,14 @@ def row_scores(
         "score_condition": condition_R,
         PRIMARY: condition_R + 0.01 * _unit_range(driven_R),
     }
+
+
+def _first_component(centred_RD: FloatArray) -> FloatArray:
+    """Return the direction of largest variance [D], from the smaller of both Gram matrices."""
+    if len(centred_RD) >= centred_RD.shape[1]:
+        return np.asarray(np.linalg.eigh(centred_RD.T @ centred_RD)[1][:, -1])
+    component_D = np.linalg.eigh(centred_RD @ centred_RD.T)[1][:, -1] @ centred_RD
+    return np.asarray(component_D / max(float(np.linalg.norm(component_D)), 1e-300))
 
 
 def condition_scores(

@@ -77,13 +77,6 @@ def residual_diff(base: RunReader, tuned: RunReader, layer: int) -> ResidualDiff
     )
 
 
-def centred_difference(base: RunReader, tuned: RunReader, layer: int, which: str = "mean") -> FloatArray:
-    """Each prompt's difference vector minus the mean over prompts [P, D]; `which` is "mean" or "last"."""
-    base_PD, tuned_PD = _both(base, tuned, f"resid/{layer}/{which}_PD")
-    diff_PD = tuned_PD.astype(np.float64) - base_PD
-    return diff_PD - _mean_rows(diff_PD)
-
-
 def _both(base: RunReader, tuned: RunReader, name: str) -> tuple[FloatArray, FloatArray]:
     ours, theirs = base.dense(name), tuned.dense(name)
     if not np.array_equal(np.sort(base.prompt_order), np.sort(tuned.prompt_order)):

@@ -1,6 +1,6 @@
 """Answers of one model to many tokenised prompts, greedy and in length-sorted batches."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,13 +14,11 @@ def generate_ids(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     batch_size: int = 32,
-    on_done: Callable[[int], object] | None = None,
 ) -> list[list[int]]:
     """Return the greedy continuation of each prompt's token ids, in prompt order.
 
     A continuation ends with an end token (the tokenizer's, or one that the model's generation_config.json
     names) if the model gave one within `max_new_tokens`.
-    `on_done` is called with the number of prompts finished since the last call.
     """
     # Padding is masked; a tokenizer without a padding or an end token may pad with any id.
     pad = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
@@ -53,8 +51,6 @@ def generate_ids(
         )
         for row, i in enumerate(chosen):
             answers[i] = _to_the_end(out[row, width:].tolist(), ends)
-        if on_done:
-            on_done(len(chosen))
     return answers
 
 
@@ -76,8 +72,7 @@ def generate(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     batch_size: int = 32,
-    on_done: Callable[[int], object] | None = None,
 ) -> list[str]:
     """Return `generate_ids` as text, special tokens left out."""
-    answers = generate_ids(model, tokenizer, prompts, max_new_tokens, batch_size, on_done)
+    answers = generate_ids(model, tokenizer, prompts, max_new_tokens, batch_size)
     return [str(tokenizer.decode(answer, skip_special_tokens=True)) for answer in answers]
