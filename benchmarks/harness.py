@@ -14,7 +14,10 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-LIBRARIES = ("ft-audit", "torch", "transformers", "numpy", "numba", "zarr", "dask", "triton", "vllm")
+LIBRARIES = (
+    "ft-audit", "torch", "transformers", "numpy", "numba", "zarr", "dask", "triton", "vllm",
+    "sae-lens", "eai-sparsify",
+)  # fmt: skip
 COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
 
