@@ -51,6 +51,7 @@ class PairMoments:
         return {name: getattr(self, name) for name in ARRAY_NAMES}
 
 
+# The order of the arrays, and of the columns of every table of totals that a kernel keeps.
 ARRAY_NAMES = tuple(f.name for f in fields(PairMoments) if f.name not in ("num_tokens", "num_prompts"))
 MAXIMA = ("max_base", "max_tuned")
 COUNTS = ("fired_base", "fired_tuned", "fired_both", "prompts_base", "prompts_tuned", "prompts_either")
@@ -62,6 +63,16 @@ def empty(num_features: int) -> PairMoments:
         name: np.zeros(num_features, dtype=np.int64 if name in COUNTS else np.float64) for name in ARRAY_NAMES
     }
     return PairMoments(num_tokens=0, num_prompts=0, **arrays)
+
+
+def from_table(num_tokens: int, num_prompts: int, table_CF: FloatArray) -> PairMoments:
+    """The moments from a table of one row per name of ARRAY_NAMES; counts must be whole numbers."""
+    assert len(table_CF) == len(ARRAY_NAMES), len(table_CF)
+    arrays: dict[str, Any] = {
+        name: row_F.astype(np.int64 if name in COUNTS else np.float64)
+        for name, row_F in zip(ARRAY_NAMES, table_CF, strict=True)
+    }
+    return PairMoments(num_tokens, num_prompts, **arrays)
 
 
 def merge(a: PairMoments, b: PairMoments) -> PairMoments:

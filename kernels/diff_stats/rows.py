@@ -1,10 +1,11 @@
 """What the diff kernels read: one segment's sparse rows of both models over the same tokens.
 
-Legend: T tokens, P prompts, F features, N non-zeros.
+Legend: T tokens, P prompts, F features, N non-zeros, G groups of prompts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numba import njit
@@ -21,6 +22,15 @@ class SideRows(NamedTuple):
     index_N: NDArray[np.int32]
     value_N: NDArray[np.float32]
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """The rows of all parts, in order."""
+        return cls(
+            join_pointers([part.indptr_T1 for part in parts]),
+            np.concatenate([part.index_N for part in parts]),
+            np.concatenate([part.value_N for part in parts]),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class PairRows:
@@ -31,6 +41,25 @@ class PairRows:
     prompt_indptr_P1: NDArray[np.int64]
     mask_T: NDArray[np.bool_]
     num_features: int
+
+    @classmethod
+    def nothing(cls, num_features: int) -> Self:
+        """No prompts and no tokens."""
+        pointers = np.zeros(1, dtype=np.int64)
+        side = SideRows(pointers, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32))
+        return cls(side, side, pointers, np.empty(0, dtype=np.bool_), num_features)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """The prompts of all parts, in order; raises AssertionError if they disagree on `num_features`."""
+        assert len({part.num_features for part in parts}) == 1
+        return cls(
+            SideRows.concatenate([part.base for part in parts]),
+            SideRows.concatenate([part.tuned for part in parts]),
+            join_pointers([part.prompt_indptr_P1 for part in parts]),
+            np.concatenate([part.mask_T for part in parts]),
+            parts[0].num_features,
+        )
 
     def check(self) -> None:
         """Assert that the arrays fit together; compiled code would write out of bounds where they do not."""
@@ -47,6 +76,18 @@ class PairRows:
             assert len(side.indptr_T1) == num_tokens + 1, (name, len(side.indptr_T1), num_tokens)
             assert len(side.index_N) == len(side.value_N), (name, len(side.index_N), len(side.value_N))
             assert rows_hold(side, self.num_features), f"{name}: rows malformed"
+
+    def check_groups(self, groups_GP: NDArray[np.bool_]) -> None:
+        """Assert that every group says of each prompt whether it holds it."""
+        num_prompts = len(self.prompt_indptr_P1) - 1
+        assert groups_GP.dtype == np.bool_, groups_GP.dtype
+        assert groups_GP.ndim == 2 and groups_GP.shape[1] == num_prompts, (groups_GP.shape, num_prompts)
+
+
+def join_pointers(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """The row pointers of parts laid one after another."""
+    lengths = np.concatenate([np.diff(part) for part in parts])
+    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
 
 
 @njit(cache=True, nogil=True)

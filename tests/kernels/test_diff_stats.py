@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ft_audit.kernels.diff_stats import PairMoments, PairRows, SideRows, empty, merge, naive
+from ft_audit.kernels.diff_stats import (
+    PairMoments,
+    PairRows,
+    SideRows,
+    empty,
+    group_moments,
+    merge,
+    naive,
+)
 from ft_audit.kernels.diff_stats import pair_moments as fast_moments
 from ft_audit.kernels.diff_stats import prompt_differences as fast_differences
 
@@ -115,6 +123,27 @@ def test_parts_merge_to_the_whole():
     for name, array in expected.arrays().items():
         np.testing.assert_allclose(merged.arrays()[name], array, rtol=1e-12, atol=1e-13, err_msg=name)
         assert merged.arrays()[name].dtype == array.dtype, name
+
+
+def test_a_group_has_the_moments_of_its_prompts_alone():
+    lengths = [5, 1, 0, 7, 3]
+    rows = random_pair(6, lengths, 40)
+    everyone, nobody = np.ones(5, dtype=bool), np.zeros(5, dtype=bool)
+    some, others = np.array([True, False, True, True, False]), np.array([False, False, True, True, True])
+    groups_GP = np.stack([everyone, nobody, some, others])
+    assert_same(naive.group_moments(rows, groups_GP)[0], naive.pair_moments(rows))
+    assert_same(naive.group_moments(rows, groups_GP)[1], empty(40))
+    for got, group_P in zip(group_moments(rows, groups_GP), groups_GP, strict=True):
+        inside_T = np.repeat(group_P, lengths)
+        assert_same(got, naive.pair_moments(replace(rows, mask_T=rows.mask_T & inside_T)))
+
+
+def test_groups_of_other_prompts_are_refused():
+    rows = random_pair(7, [2, 3], 10)
+    for groups_GP in (np.ones((1, 3), dtype=bool), np.ones(2, dtype=bool), np.ones((1, 2), dtype=np.int64)):
+        for function in (group_moments, naive.group_moments):
+            with pytest.raises(AssertionError):
+                function(rows, groups_GP)
 
 
 def test_nothing_is_the_neutral_element():
