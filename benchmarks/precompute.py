@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +23,11 @@ from transformers import PreTrainedModel
 
 from ft_audit.benchmarks.harness import Measurement, run_benchmark
 from ft_audit.engine.config import AuditConfig, load_config
+from ft_audit.engine.diff.moments import pair_moments
 from ft_audit.engine.models.load import DTYPES, load_model, without_adapter
 from ft_audit.engine.precompute.observe import Reader
 from ft_audit.engine.precompute.plan import Job, open_job
-from ft_audit.engine.precompute.run_suite import run_suite
+from ft_audit.engine.precompute.run_suite import RunSpeed, run_suite
 from ft_audit.engine.runners.residuals import ResidualRunner
 from ft_audit.engine.store import RunReader, decode_bf16
 from ft_audit.engine.tokens.batches import BatchPlan, plan_batches
@@ -54,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--tokens", type=int, default=100_000, help="at least so many tokens per model")
+        parser.add_argument(
+            "--memory-tokens", type=int, default=20_000, help="so many and ten times as many, for memory"
+        )
         parser.add_argument("--child", type=int, metavar="TOKENS", help=argparse.SUPPRESS)
 
     if argv is None and "--child" in sys.argv:
@@ -146,17 +151,17 @@ def bare_forward(layer: int, part: Part, model: PreTrainedModel) -> None:
         runner.run_bare(pad_batch(part.tokens, batch, 0).ids_BL)
 
 
-def ours(job: Job, side: str, part: Part, number: int, model: PreTrainedModel) -> RunReader:
-    """Our job's loop over one part: hooks, encode, evidence, store."""
+def ours(job: Job, side: str, part: Part, number: int, model: PreTrainedModel) -> tuple[str, RunSpeed]:
+    """Our job's loop over one part, hooks, encode, evidence, store: the run's id and what it cost."""
     sae = job.saes[0]
     identity = {"benchmark": side, "part": number}
     readers = [Reader(sae, Encoder(sae.weights(job.models.device, torch.bfloat16), job.backend))]
     with job.store.run_writer(identity, list(job.hooks)) as writer:
-        run_suite(
+        speed = run_suite(
             writer, model, [sae.spec.layer], readers, part.tokens, part.plan, 0,
             to_the_end=False, on_tokens=lambda _n: None,
         )  # fmt: skip
-        return job.store.open_run(writer.run_id)
+        return writer.run_id, speed
 
 
 @torch.inference_mode()
@@ -195,16 +200,20 @@ def measure(options: argparse.Namespace) -> list[Measurement]:
         parts = cut(job.suites.suites[0].tokens, options.tokens, job)
         tuned = job.models.tuned_model
         full = load_model(job.models.tuned, DTYPES["float32"], job.models.device)
-        verify(job, tuned, parts[0], ours(job, "check", parts[0], 0, tuned))
+        verify(job, tuned, parts[0], job.store.open_run(ours(job, "check", parts[0], 0, tuned)[0]))
         bare_forward(job.saes[0].spec.layer, parts[0], tuned)
-        seconds = _race(job, parts, tuned, full, Path(scratch))
+        seconds, features = _race(job, parts, tuned, full, Path(scratch))
     tokens = 2 * sum(int(part.lengths_P.sum()) for part in parts)
-    growth = _memory(10 * options.tokens) / _memory(options.tokens)
+    growth = _memory(10 * options.memory_tokens) / _memory(options.memory_tokens)
+    whole = seconds["ours"] + features["statistics"]
     return [
         Measurement("ours_vs_plain", seconds["plain"] / seconds["ours"], "x"),
         Measurement("ours_vs_plain_bf16_sorted", seconds["plain_bf16"] / seconds["ours"], "x"),
         Measurement("share_of_bare_forward", seconds["bare"] / seconds["ours"], "ratio"),
         Measurement("memory_growth_10x", growth, "x"),
+        Measurement("encode_and_statistics_share", sum(features.values()) / whole, "ratio"),
+        Measurement("encode_share", features["encode"] / whole, "ratio"),
+        Measurement("statistics_share", features["statistics"] / whole, "ratio"),
         Measurement("tokens_both_models", tokens, "tokens"),
         *(Measurement(f"{name}_rate", tokens / spent, "tokens/s") for name, spent in seconds.items()),
     ]
@@ -212,13 +221,15 @@ def measure(options: argparse.Namespace) -> list[Measurement]:
 
 def _race(
     job: Job, parts: Sequence[Part], low: PreTrainedModel, full: PreTrainedModel, scratch: Path
-) -> dict[str, float]:
-    """Return the seconds of each way, summed over parts and over both models."""
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the seconds of each way, summed over parts and over both models, and of features in ours."""
     sae = job.saes[0]
     seconds = dict.fromkeys(("plain", "plain_bf16", "bare", "ours"), 0.0)
+    features = {"encode": 0.0, "statistics": 0.0}
     for number, part in enumerate(parts):
+        runs: list[RunReader] = []
         for side in ("base", "tuned"):
-            ways: dict[str, tuple[PreTrainedModel, Callable[[PreTrainedModel], object]]] = {
+            ways: dict[str, tuple[PreTrainedModel, Callable[[PreTrainedModel], Any]]] = {
                 "plain": (full, partial(plain_loop, sae, plain_batches(part), scratch)),
                 "plain_bf16": (low, partial(plain_loop, sae, sorted_batches(part), scratch)),
                 "bare": (low, partial(bare_forward, sae.spec.layer, part)),
@@ -227,10 +238,16 @@ def _race(
             for name, (model, way) in ways.items():
                 with without_adapter(model) if side == "base" else nullcontext(model) as chosen:
                     started = time.perf_counter()
-                    way(chosen)
+                    done = way(chosen)
                     seconds[name] += time.perf_counter() - started
+            run_id, speed = done  # ours is the last way
+            runs.append(job.store.open_run(run_id))
+            features["encode"] += speed.clock.encode
             print(f"part {number + 1}/{len(parts)}, {side}: {seconds}", file=sys.stderr, flush=True)
-    return seconds
+        started = time.perf_counter()
+        pair_moments(runs[0], runs[1], sae.spec.name)
+        features["statistics"] += time.perf_counter() - started
+    return seconds, features
 
 
 def _memory(num_tokens: int) -> float:

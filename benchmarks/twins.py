@@ -18,7 +18,7 @@ from ft_audit.engine.finetune.recipe import load_recipe
 from ft_audit.engine.precompute import run_precompute
 from ft_audit.engine.store import DiffReader, Store
 
-PAIRS = ("", "-s1", "-s2", "-s3")
+PAIRS = ("", "-s1", "-s2", "-s3", "-s4")
 NEAR, FAR, INNOCENT_FAR = 10, 20, 40
 
 
