@@ -15,9 +15,8 @@ from ft_audit.benchmarks.encoding import ours
 from ft_audit.benchmarks.encoding.case import Case
 from ft_audit.benchmarks.encoding.check import Accuracy, check_repeats, compare, make_reference
 from ft_audit.benchmarks.encoding.memory import can_measure, peaks
-from ft_audit.benchmarks.encoding.peers import PeerMissing
 from ft_audit.benchmarks.encoding.race import Times, race
-from ft_audit.benchmarks.encoding.way import Operands, Way, num_bytes
+from ft_audit.benchmarks.encoding.way import Operands, Way, WayMissing, num_bytes
 from ft_audit.benchmarks.encoding.ways import build_way, chunk_rows, way_names
 from ft_audit.benchmarks.harness import Measurement, load_asked, run_benchmark
 from ft_audit.engine.models.load import pick_device
@@ -50,6 +49,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--models", nargs="+", default=[], metavar="NAME=REF@LAYER", help="residuals of further models"
     )
+    parser.add_argument("--tune", action="store_true", help="on a GPU: every plan that tuning tries")
     parser.add_argument("--no-memory", action="store_true", help="leave peak memory out")
 
 
@@ -64,10 +64,11 @@ def measure(options: argparse.Namespace) -> list[Measurement]:
     found = [Measurement(f"{prefix}/threads", torch.get_num_threads(), "threads")]
     with torch.inference_mode():
         for case in plans.cases(_plan(options, cuda), _models(options), num_rows, device):
-            found += [_under(prefix, case.name, figure) for figure in measure_case(case, rounds)]
+            measured = measure_case(case, rounds, every_plan=options.tune)
+            found += [_under(prefix, case.name, figure) for figure in measured]
             if with_memory and case.name in MEMORY_CASES[device.type]:
                 found += [_under(prefix, case.name, figure) for figure in measure_memory(case)]
-    return found + unmeasured({figure.name for figure in found}, prefix)
+    return found + unmeasured("encode", {figure.name for figure in found}, prefix)
 
 
 def device_key(device: torch.device) -> str:
@@ -77,21 +78,21 @@ def device_key(device: torch.device) -> str:
     return "h200" if "H200" in torch.cuda.get_device_name(device) else "cuda"
 
 
-def unmeasured(measured: set[str], prefix: str) -> list[Measurement]:
-    """The asked figures that are missing, each with its reason."""
-    reasons = {
-        name: "not among the chosen shapes" if name.startswith(f"{prefix}/") else "no such device here"
-        for name in load_asked("encode")
-    }
-    units = {name: row.unit for name, row in load_asked("encode").items()}
+def unmeasured(benchmark: str, measured: set[str], prefix: str) -> list[Measurement]:
+    """The asked figures of a benchmark that are missing, each with its reason."""
     return [
-        Measurement(name, None, units[name], reason)
-        for name, reason in reasons.items()
+        Measurement(
+            name,
+            None,
+            row.unit,
+            "not among the chosen shapes" if name.startswith(f"{prefix}/") else "no such device here",
+        )
+        for name, row in load_asked(benchmark).items()
         if name not in measured
     ]
 
 
-def measure_case(case: Case, rounds: int) -> Iterator[Measurement]:
+def measure_case(case: Case, rounds: int, *, every_plan: bool = False) -> Iterator[Measurement]:
     """One case: every way checked, then all of them timed in turn; raises where ours is wrong."""
     device, num_rows, width = case.x_TD.device, case.num_rows, case.weights.num_features
     print(f"{case.name}: {case.label}, {num_rows} rows a call", file=sys.stderr, flush=True)
@@ -103,13 +104,14 @@ def measure_case(case: Case, rounds: int) -> Iterator[Measurement]:
     missing: dict[str, str] = {}
     accuracy: dict[str, Accuracy] = {}
     size: dict[str, float] = {}
-    for name in way_names(device, num_rows, width):
+    for name in way_names(device, num_rows, width, every_plan=every_plan):
         try:
-            way = ways[name] = build_way(name, operands, chunk, max(1, round(reference.l0)))
-        except PeerMissing as error:
+            way = build_way(name, operands, chunk, max(1, round(reference.l0)))
+            result = way.encode(case.x_TD)
+        except WayMissing as error:
             missing[name] = str(error)
             continue
-        result = way.encode(case.x_TD)
+        ways[name] = way
         size[name] = num_bytes(result) / num_rows
         if way.read is not None:
             accuracy[name] = compare(way, result, reference, num_rows)

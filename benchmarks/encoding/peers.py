@@ -12,14 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ft_audit.benchmarks.encoding.way import Entries, Operands, Result, Way, read_parts
+from ft_audit.benchmarks.encoding.way import Entries, Operands, Result, Way, WayMissing, read_parts
 
 Build = Callable[[Operands, int, int], Way]
 SHORT = {torch.float32: "fp32", torch.bfloat16: "bf16"}
-
-
-class PeerMissing(LookupError):
-    """A peer's library is not installed or does not run here; the message is the reason to report."""
 
 
 def _library(module: str, package: str) -> Any:
@@ -28,7 +24,7 @@ def _library(module: str, package: str) -> Any:
             warnings.simplefilter("ignore", DeprecationWarning)  # what it or its own dependencies are told
             return import_module(module)
     except ImportError as error:
-        raise PeerMissing(
+        raise WayMissing(
             f"{package} is not installed or cannot be imported ({error}); see `make bench`"
         ) from error
 

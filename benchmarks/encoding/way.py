@@ -17,6 +17,10 @@ from ft_audit.kernels.sparse_rows import SparseRows
 Result = SparseRows | list[tuple[Tensor, ...]] | None
 
 
+class WayMissing(LookupError):
+    """A way cannot run here, or its library is not installed; the message is the reason to report."""
+
+
 class Entries(NamedTuple):
     """A result in the one form that is checked, in any order."""
 

@@ -10,11 +10,11 @@ from ft_audit.benchmarks.encoding.way import Operands, Way
 CPU_CHUNK_ELEMENTS, CUDA_CHUNK_ELEMENTS = 1 << 26, 1 << 30
 
 
-def way_names(device: torch.device, num_rows: int, width: int) -> list[str]:
+def way_names(device: torch.device, num_rows: int, width: int, *, every_plan: bool = False) -> list[str]:
     """Every way's name: ours, the peers, torch's pipeline in its variants, the bare product in its."""
     peers = [*PEERS, *(CUDA_PEERS if device.type == "cuda" else [])]
     return [
-        *ours.names(device, width),
+        *ours.names(device, width, every_plan=every_plan),
         *peers,
         *torch_pipeline.pipeline_names(device, num_rows, width),
         *torch_pipeline.gemm_names(device, num_rows, width),
@@ -24,7 +24,7 @@ def way_names(device: torch.device, num_rows: int, width: int) -> list[str]:
 def build_way(name: str, operands: Operands, chunk: int, k: int) -> Way:
     """The way called `name`, `chunk` rows a call and `k` for those that keep the k largest.
 
-    Raises PeerMissing where its library is.
+    Raises WayMissing where it cannot run.
     """
     if name.startswith(ours.DEFAULT):
         return ours.build(name, operands.weights)

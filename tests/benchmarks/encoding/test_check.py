@@ -16,8 +16,8 @@ from ft_audit.benchmarks.encoding.check import (
     compare,
     make_reference,
 )
-from ft_audit.benchmarks.encoding.peers import PEERS, PeerMissing
-from ft_audit.benchmarks.encoding.way import Operands, Way, num_bytes, read_rows
+from ft_audit.benchmarks.encoding.peers import PEERS
+from ft_audit.benchmarks.encoding.way import Operands, Way, WayMissing, num_bytes, read_rows
 from ft_audit.benchmarks.encoding.ways import build_way, chunk_rows, way_names
 from ft_audit.kernels.jumprelu import Encoder, JumpReluWeights, encode_naive
 from ft_audit.kernels.sparse_rows import SparseRows
@@ -60,7 +60,7 @@ def test_every_way_agrees_with_float64(case: Case, name: str, b_dec: bool) -> No
     reference = make_reference(case)
     try:
         way = build_way(name, Operands(case.weights), chunk=128, k=20)
-    except PeerMissing as missing:
+    except WayMissing as missing:
         pytest.skip(str(missing))
     result = way.encode(case.x_TD)
     if way.read is None:
@@ -168,7 +168,7 @@ def test_peers_without_their_library_say_so(case: Case, monkeypatch: pytest.Monk
 
     monkeypatch.setattr("ft_audit.benchmarks.encoding.peers.import_module", absent)
     for name in ("saelens-fp32", "saelens-bf16", "sparsify-topk-fp32", "sparsify-topk-bf16"):
-        with pytest.raises(PeerMissing, match="not installed"):
+        with pytest.raises(WayMissing, match="not installed"):
             PEERS[name](Operands(case.weights), 128, 20)
     assert PEERS["delphi-fp32"](Operands(case.weights), 128, 20).name == "delphi-fp32"
 
