@@ -43,8 +43,12 @@ demo-train: install  ## rebuild what the demo ships: dictionary, candidates, ban
 	$(KEEP_PAGES) $(BIN)/python -m ft_audit.benchmarks.demo_train
 
 bench: install  ## the quick benchmarks, against what was asked
+	@# The peers, as their users install them.
+	$(PIP) install -q -c constraints.txt -e '.[bench]'
 	@mkdir -p .cache/bench
 	$(KEEP_PAGES) $(BIN)/python -m ft_audit.benchmarks.precompute --json .cache/bench/precompute.json
+	$(BIN)/python -m ft_audit.benchmarks.encode --quick --json .cache/bench/encode.json
+	$(BIN)/python -m ft_audit.benchmarks.diff_stats --quick --json .cache/bench/diff_stats.json
 
 lint: install  ## style and strict types
 	$(BIN)/ruff check
