@@ -51,14 +51,15 @@ class CpuEncoder:
         self.max_rows = max_rows
         width = weights.num_features
         self.edges = [*range(0, width, FEATURES_A_BLOCK), width]
-        self.exact_FD = _array(weights.w_enc_DF.t().contiguous())
+        self._exact_FD = weights.w_enc_DF.t().contiguous()
+        self.exact_FD = _array(self._exact_FD)
         self.bias_F = weights.b_enc_F.double().numpy()
         # relu: below zero nothing fires, whatever the threshold.
         self.cut_F = weights.threshold_F.clamp_min(0.0).numpy()
         self.screening = screening or fastest_matmul_dtype()
         self._screen: Screen | None = None
         if self.screening != torch.int8:
-            self._screen = FloatScreen(weights, self.edges, self.screening)
+            self._screen = FloatScreen(weights, self._exact_FD, self.edges, self.screening)
         self._may_race = screening is None and width >= MIN_RACE_WIDTH and int8_is_exact()
         self._buffers: dict[torch.dtype, Tensor] = {}
         self._parts: list[_Part] = []
@@ -91,7 +92,7 @@ class CpuEncoder:
         centre_D = x_TD.float().mean(dim=0).nan_to_num(0.0, 0.0, 0.0)
         if x_TD.shape[0] == 0:
             centre_D = torch.zeros(self.weights.d_in)
-        return Int8Screen(self.weights, self.edges, centre_D)
+        return Int8Screen(self.weights, self._exact_FD, self.edges, centre_D)
 
     def _race(self, x_TD: Tensor) -> None:
         """Keep the faster of both screens for these rows; both give the same bits."""

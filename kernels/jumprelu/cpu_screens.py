@@ -62,21 +62,24 @@ class Screen(Protocol):
 class FloatScreen:
     """The product in bfloat16 or float32."""
 
-    def __init__(self, weights: JumpReluWeights, edges: Sequence[int], dtype: torch.dtype) -> None:
+    def __init__(
+        self, weights: JumpReluWeights, exact_FD: Tensor, edges: Sequence[int], dtype: torch.dtype
+    ) -> None:
         self.dtype = self.out_dtype = dtype
         self.bounds = []
         self._coarse: list[Tensor] = []
         stored = 2.0**-8 if dtype == torch.bfloat16 else 0.0
         summed = (weights.d_in + 2) * 2.0**-23
         for start, stop in pairwise(edges):
-            exact_Df = weights.w_enc_DF[:, start:stop]
-            coarse_Df = exact_Df.to(dtype, copy=True).contiguous()
-            exact_Df, rounded_Df = exact_Df.double(), coarse_Df.double()
+            coarse_fD = exact_FD[start:stop].to(dtype)
+            # AMX wants features side by side; elsewhere rows are as fast, and bfloat16 ones are no copy.
+            coarse_Df = coarse_fD.t().contiguous() if torch.cpu._is_amx_tile_supported() else coarse_fD.t()
+            exact_fD, rounded_fD = exact_FD[start:stop].double(), coarse_fD.double()
             cut_f = _margin(weights, start, stop)
-            by_norm_f = (exact_Df - rounded_Df).norm(dim=0) + summed * rounded_Df.norm(dim=0)
+            by_norm_f = (exact_fD - rounded_fD).norm(dim=1) + summed * rounded_fD.norm(dim=1)
             lowest_f = cut_f - (stored + SLACK) * cut_f.abs() - 1e-30
             grown = (1 + stored) * SLOPE
-            self.bounds.append(_stack(lowest_f, grown * by_norm_f, grown * exact_Df.norm(dim=0)))
+            self.bounds.append(_stack(lowest_f, grown * by_norm_f, grown * exact_fD.norm(dim=1)))
             self._coarse.append(coarse_Df)
 
     def operand(self, x_TD: Tensor) -> Tensor:
@@ -101,14 +104,16 @@ class Int8Screen:
     dtype = torch.int8
     out_dtype = torch.int32
 
-    def __init__(self, weights: JumpReluWeights, edges: Sequence[int], centre_D: Tensor) -> None:
+    def __init__(
+        self, weights: JumpReluWeights, exact_FD: Tensor, edges: Sequence[int], centre_D: Tensor
+    ) -> None:
         self.bounds = []
         self._coarse: list[Tensor] = []
         self._centre_D: NDArray[np.float32] = centre_D.float().numpy()
         self._rotation = draw_rotation(weights.d_in)
         self._num_zeros = -weights.d_in % WHOLE_INNER
         for start, stop in pairwise(edges):
-            exact_fD = weights.w_enc_DF[:, start:stop].t().double().contiguous()
+            exact_fD = exact_FD[start:stop].double()
             lowest_f = _margin(weights, start, stop) - exact_fD @ centre_D.double()
             norm_f = exact_fD.norm(dim=1)
             rotate_rows(exact_fD.numpy(), self._rotation)
