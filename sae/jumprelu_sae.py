@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from ft_audit.kernels.decode import decode, squared_errors
 from ft_audit.kernels.jumprelu.weights import JumpReluWeights
 from ft_audit.kernels.sparse_rows import SparseRows
 
@@ -72,21 +72,18 @@ class JumpReluSae:
         names = ("w_enc_DF", "w_dec_FD", "b_enc_F", "b_dec_D", "threshold_F")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
-    def decode(self, rows: SparseRows) -> Tensor:
+    def decode(self, rows: SparseRows, backend: str = "auto") -> Tensor:
         """The reconstruction [T, D] in float32, on the device of `rows`; never builds a dense [T, F].
 
         Where `rows` lie on another device, the decoder is moved on every call: keep one that `to` gave.
         """
+        return decode(rows, *self._decoder(rows), backend)
+
+    def squared_errors(self, rows: SparseRows, x_TD: Tensor, backend: str = "auto") -> tuple[Tensor, Tensor]:
+        """Each token's |x - reconstruction|^2 and |x|^2 [T], float32, without writing the reconstruction."""
+        return squared_errors(rows, x_TD, *self._decoder(rows), backend)
+
+    def _decoder(self, rows: SparseRows) -> tuple[Tensor, Tensor]:
         assert rows.num_features == self.spec.width
-        w_dec_FD = self.w_dec_FD.to(rows.value_N.device)
-        if rows.num_rows == 0:
-            return w_dec_FD.new_zeros((0, self.spec.d_in))
-        x_TD = functional.embedding_bag(
-            rows.index_N.long(),
-            w_dec_FD,
-            rows.indptr_T1,
-            mode="sum",
-            per_sample_weights=rows.value_N.to(w_dec_FD.dtype),
-            include_last_offset=True,
-        )
-        return x_TD + self.b_dec_D.to(x_TD.device)
+        device = rows.value_N.device
+        return self.w_dec_FD.to(device), self.b_dec_D.to(device)

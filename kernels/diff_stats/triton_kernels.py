@@ -4,6 +4,8 @@ No atomics, and no order left to chance: one program adds a prompt's tokens, one
 Legend: T tokens, P prompts, S slots (prompts at work at once), F features, N non-zeros, G groups, C columns;
 i_ program or loop id, o_ offsets, m_ mask, p_ pointers, b_ loaded block.
 """
+# Triton compiles these functions and types their parameters itself, at each launch.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 import triton
 import triton.language as tl
