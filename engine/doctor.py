@@ -59,6 +59,7 @@ def _wanted(package: Package) -> str:
 def _abilities(report: dict[str, Any]) -> list[dict[str, Any]]:
     """Return one entry for each thing one may want to do: whether it works here, and if not, why."""
     devices, extras, store = report["accelerators"], report["extras"], report["store"]
+    versions = report["libraries"]
     no_engine = _why_not(extras["engine"]) or (devices["problem"] if devices else None)
     cuda = devices["cuda"] if devices else []
     slow = "" if "bf16" in " ".join(report["processor"]["features"]) else "slow: no bfloat16 instructions"
@@ -74,7 +75,7 @@ def _abilities(report: dict[str, Any]) -> list[dict[str, Any]]:
         _ability("precompute on the processor", no_engine, slow),
         _ability("precompute on cuda", no_cuda, names),
         _ability("precompute on mps", no_mps),
-        _ability("triton kernels", "this version has none: on cuda, backend auto encodes in plain torch"),
+        _ability("triton kernels", no_cuda or (None if versions["triton"] else "pip install triton"), names),
         _ability("finetune, calibrate", _why_not(extras["train"])),
         _ability("demo", _why_not(extras["demo"]) or _why_no_demo_model(report["libraries"])),
         _ability("vllm runner", _why_not(extras["vllm"]) if sys.platform == "linux" else "Linux only"),

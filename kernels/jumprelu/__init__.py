@@ -1,4 +1,4 @@
-"""Sparse JumpReLU encoding: the plain formula, the fast CPU path, and the choice between them."""
+"""Sparse JumpReLU encoding: the plain formula, the fast paths on CPU and GPU, and the choice."""
 
 from ft_audit.kernels.jumprelu.backends import resolve_backend
 from ft_audit.kernels.jumprelu.encoder import Encoder, encode

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from importlib.util import find_spec
+
 import torch
 
 from ft_audit.errors import ConfigError
@@ -10,14 +13,37 @@ BACKENDS = ("auto", "triton", "cpu", "naive")
 
 
 def resolve_backend(name: str, device: torch.device) -> str:
-    """The concrete backend (`cpu`, `naive`) for tensors on `device`; raises ConfigError, never falls back."""
+    """The concrete backend (`triton`, `cpu`, `naive`) for tensors on `device`.
+
+    Raises ConfigError for what cannot run there, with what can; never falls back.
+    """
     if name not in BACKENDS:
         raise ConfigError(f"backend {name!r} is unknown; choose one of {', '.join(BACKENDS)}")
     if name == "triton":
-        have = "no GPU is in use here" if device.type != "cuda" else "this version has no Triton path yet"
-        raise ConfigError(f"backend 'triton': {have}; use backend 'auto', which picks what can run")
+        _check_triton(device)
     if name == "cpu" and device.type != "cpu":
         raise ConfigError(f"backend 'cpu' cannot read tensors on {device}; use 'auto', or device 'cpu'")
     if name == "auto":
+        if device.type == "cuda":
+            return "triton" if has_triton() else "naive"
         return "cpu" if device.type == "cpu" else "naive"
     return name
+
+
+def has_triton() -> bool:
+    """Whether Triton is installed; it is loaded only by what uses it."""
+    return find_spec("triton") is not None
+
+
+def _check_triton(device: torch.device) -> None:
+    # Triton's interpreter runs the same programs on the processor: for tests, hundreds of times slower.
+    interpreted = device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+    if device.type != "cuda" and not interpreted:
+        raise ConfigError(
+            "backend 'triton': no GPU is in use here; use backend 'auto', which picks what can run"
+        )
+    if not has_triton():
+        raise ConfigError(
+            "backend 'triton': the package triton is not installed; "
+            "pip install triton, or use backend 'auto', which picks what can run"
+        )

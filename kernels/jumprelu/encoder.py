@@ -5,6 +5,9 @@ Legend of shapes: T tokens, D d_model, F features.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
 from torch import Tensor
 
 from ft_audit.errors import ModelError, SaeError
@@ -14,19 +17,52 @@ from ft_audit.kernels.jumprelu.naive import encode_naive
 from ft_audit.kernels.jumprelu.weights import JumpReluWeights
 from ft_audit.kernels.sparse_rows import SparseRows
 
+MAX_ROWS = 1024  # where the backend has no better number of its own
+
+
+class _BlockEncoder(Protocol):
+    def encode(self, x_TD: Tensor, /) -> SparseRows:
+        """The rows of one block; raises NotFiniteError on NaN or infinite activations."""
+
 
 class Encoder:
     """Encodes blocks of activations with one set of weights and buffers; not for several threads at once.
 
-    `backend` is the concrete one in use, `auto` resolved.
+    `backend` is the concrete one in use, `auto` resolved. A block has at most `max_rows` rows, by default
+    what suits the backend. With Triton, a row on which more than `capacity` features fire is computed twice.
     """
 
-    def __init__(self, weights: JumpReluWeights, backend: str = "cpu", max_rows: int = 1024) -> None:
-        assert max_rows > 0
+    def __init__(
+        self,
+        weights: JumpReluWeights,
+        backend: str = "auto",
+        max_rows: int | None = None,
+        capacity: int = 512,
+    ) -> None:
+        assert (max_rows is None or max_rows > 0) and capacity > 0
         self.weights = weights
         self.backend = resolve_backend(backend, weights.device)
-        self.max_rows = max_rows
-        self._cpu = CpuEncoder(weights, max_rows) if self.backend == "cpu" else None
+        self.max_rows = max_rows or MAX_ROWS
+        self._block: _BlockEncoder
+        self._choice: Callable[[], str]
+        if self.backend == "triton":
+            # Machines without Triton never get here.
+            from ft_audit.kernels.jumprelu.triton_encoder import TritonEncoder
+
+            triton_encoder = TritonEncoder(weights, max_rows, capacity)
+            self.max_rows = triton_encoder.max_rows
+            self._block, self._choice = triton_encoder, lambda: f"triton: {triton_encoder.plan}"
+        elif self.backend == "cpu":
+            cpu_encoder = CpuEncoder(weights, self.max_rows)
+            # Which precision screens may be settled only by the first block.
+            self._choice = lambda: f"cpu: {_short(cpu_encoder.screening)} screening"
+            self._block = cpu_encoder
+        else:
+            self._block, self._choice = _NaiveEncoder(weights), lambda: "naive"
+
+    def describe(self) -> str:
+        """The concrete choice within the backend, as "cpu: int8 screening" or "triton: fused 128x128x64"."""
+        return self._choice()
 
     def encode(self, x_TD: Tensor) -> SparseRows:
         """The features that fire on each row of `x_TD` (any float dtype, any T), on the weights' device.
@@ -41,18 +77,25 @@ class Encoder:
             )
         blocks = x_TD.split(self.max_rows) if x_TD.shape[0] else (x_TD,)
         try:
-            parts = [self._encode_block(x_BD) for x_BD in blocks]
+            parts = [self._block.encode(x_BD) for x_BD in blocks]
         except NotFiniteError:
             raise _not_finite(x_TD) from None
         return parts[0] if len(parts) == 1 else SparseRows.concatenate(parts)
 
-    def _encode_block(self, x_BD: Tensor) -> SparseRows:
-        if self._cpu is not None:
-            return self._cpu.encode(x_BD)
+
+class _NaiveEncoder:
+    def __init__(self, weights: JumpReluWeights) -> None:
+        self.weights = weights
+
+    def encode(self, x_TD: Tensor) -> SparseRows:
         # A NaN compares false with every threshold and would pass for a token on which nothing fires.
-        if not bool(x_BD.isfinite().all()):
+        if not bool(x_TD.isfinite().all()):
             raise NotFiniteError
-        return encode_naive(x_BD, self.weights)
+        return encode_naive(x_TD, self.weights)
+
+
+def _short(dtype: object) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _not_finite(x_TD: Tensor) -> ModelError:
@@ -63,6 +106,6 @@ def _not_finite(x_TD: Tensor) -> ModelError:
     )
 
 
-def encode(x_TD: Tensor, weights: JumpReluWeights, backend: str = "auto") -> SparseRows:
+def encode(x_TD: Tensor, weights: JumpReluWeights, backend: str = "auto", capacity: int = 512) -> SparseRows:
     """One-off encoding; keep an Encoder where there is more than one block."""
-    return Encoder(weights, backend).encode(x_TD)
+    return Encoder(weights, backend, capacity=capacity).encode(x_TD)
