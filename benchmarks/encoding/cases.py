@@ -1,5 +1,7 @@
 """Owns the list of the encode benchmark's cases: whose residuals, which width, on which run."""
 
+import json
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +10,10 @@ import torch
 from torch import Tensor
 
 from ft_audit.benchmarks.encoding.case import Case, at_least, draw_dictionary, synthetic_residuals, width_name
+from ft_audit.engine.models.load import load_tokenizer
+from ft_audit.engine.models.reference import resolve_model
 from ft_audit.engine.runners.activations import stream_activations
+from ft_audit.engine.suites.load import load_suite
 from ft_audit.errors import ConfigError
 from ft_audit.sae.load import load_sae
 
@@ -57,8 +62,21 @@ def parse_model(text: str) -> ModelSource:
 def real_residuals(ref: str, layer: int, num_rows: int, device: torch.device) -> Tensor:
     """[T, D] bfloat16: a model's residual stream after block `layer`, without special tokens."""
     asked = min(num_rows, MOST_REAL_ROWS)
-    parts = list(stream_activations(ref, [CORPUS], Path(), layer, asked, seed=0, device=device.type))
+    with tempfile.TemporaryDirectory() as scratch:
+        chats = load_tokenizer(resolve_model(ref, Path())).chat_template
+        suite = CORPUS if chats else str(write_texts(Path(scratch) / "texts.jsonl"))
+        parts = list(stream_activations(ref, [suite], Path(), layer, asked, seed=0, device=device.type))
     return at_least(torch.cat(parts).bfloat16().to(device), num_rows)
+
+
+def write_texts(path: Path) -> Path:
+    """The corpus as raw text, a chat's messages on lines of their own: for a model without a template."""
+    texts = [
+        prompt.text or "\n".join(message.content for message in prompt.messages or ())
+        for prompt in load_suite(CORPUS, Path()).prompts
+    ]
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    return path
 
 
 def cases(

@@ -1,6 +1,7 @@
 """The encode benchmark: ratios from the least times, the best variant, and what is left unmeasured."""
 
 import argparse
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from ft_audit.benchmarks.encoding.check import Accuracy, WrongResultError
 from ft_audit.benchmarks.encoding.race import Times, race
 from ft_audit.benchmarks.encoding.way import Way, read_rows
 from ft_audit.benchmarks.harness import load_asked
+from ft_audit.engine.suites.load import load_suite
 from ft_audit.errors import ConfigError
 from ft_audit.kernels.jumprelu import JumpReluWeights, encode_naive
 
@@ -109,6 +111,16 @@ def test_a_run_without_shapes_still_explains_every_asked_figure() -> None:
     add_options(parser)
     found = measure_encode(parser.parse_args(["--quick", "--device", "cpu", "--only", "none"]))
     assert {figure.name for figure in found} == {"cpu/threads", *load_asked("encode")}
+
+
+def test_a_model_without_a_template_reads_the_corpus_as_text(tmp_path: Path) -> None:
+    texts = load_suite(str(plans.write_texts(tmp_path / "texts.jsonl")), tmp_path).prompts
+    chats = load_suite(plans.CORPUS, tmp_path).prompts
+    assert len(texts) == len(chats) > 1000
+    assert all(prompt.messages is None for prompt in texts)
+    first = chats[0].messages
+    assert first is not None
+    assert texts[0].text == "\n".join(message.content for message in first)
 
 
 def test_a_model_is_named_by_reference_and_layer() -> None:
