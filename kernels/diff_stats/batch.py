@@ -25,7 +25,7 @@ class PairBatch:
     groups_GP: Tensor  # bool
 
     def __post_init__(self) -> None:
-        # Shapes alone: reading a value would wait for the device.
+        # Of what lies on a device, shapes alone: reading a value would wait for it.
         num_tokens = self.mask_T.shape[0]
         assert self.base.num_rows == self.tuned.num_rows == num_tokens
         assert self.base.num_features == self.tuned.num_features
@@ -34,6 +34,10 @@ class PairBatch:
         assert self.mask_T.dtype == torch.bool and self.mask_T.dim() == 1
         assert self.groups_GP.dtype == torch.bool and self.groups_GP.dim() == 2
         assert self.groups_GP.shape[1] == self.num_prompts
+        if self.prompt_indptr_P1.device.type == "cpu":
+            pointers = self.prompt_indptr_P1
+            assert pointers[0] == 0 and pointers[-1] == num_tokens, "prompts do not cover the tokens"
+            assert bool((pointers.diff() >= 0).all()), "prompt pointers descend"
 
     @property
     def num_prompts(self) -> int:

@@ -71,3 +71,14 @@ def test_folding_and_hashing_follow_the_formula(random_sae: RandomSae) -> None:
     wanted_TD = rows.dense() @ w_dec_FD + b_dec_D / 0.25
     torch.testing.assert_close(sae.decode(rows), wanted_TD, rtol=1e-5, atol=1e-4)
     assert random_sae(seed=1).spec.sha256 != sae.spec.sha256
+
+
+def test_squared_errors_are_those_of_the_reconstruction(random_sae: RandomSae) -> None:
+    sae = random_sae(width=300)
+    x_TD = torch.randn(63, 8, generator=torch.Generator().manual_seed(1))
+    rows = encode(x_TD, sae.weights("cpu"))
+    error_T, square_T = sae.squared_errors(rows, x_TD)
+    torch.testing.assert_close(error_T, (x_TD - sae.decode(rows)).square().sum(1))
+    torch.testing.assert_close(square_T, x_TD.square().sum(1))
+    with pytest.raises(AssertionError):
+        random_sae(width=20).squared_errors(rows, x_TD)

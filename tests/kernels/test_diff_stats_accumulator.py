@@ -212,6 +212,10 @@ def test_what_does_not_fit_together_is_refused() -> None:
         PairAccumulator(20).add(batch.base, batch.tuned, pointers, mask_T[:-1])
     with pytest.raises(AssertionError):
         PairAccumulator(20).add(batch.base, batch.tuned, pointers.int(), mask_T)
+    with pytest.raises(AssertionError):
+        PairAccumulator(20).add(batch.base, batch.tuned, pointers - 1, mask_T)
+    with pytest.raises(AssertionError):
+        PairAccumulator(20).add(batch.base, batch.tuned, pointers[[0, 2, 1, 2]], mask_T)
 
 
 COMPILE = """
