@@ -53,13 +53,16 @@ class JumpReluSae:
         assert self.b_enc_F.shape == (width,) and self.threshold_F.shape == (width,)
         assert self.b_dec_D.shape == (d_in,)
 
+    def encoder_dtype(self) -> torch.dtype:
+        """bfloat16 where it holds `w_enc` without rounding, else float32."""
+        return torch.bfloat16 if is_bfloat16_exact(self.w_enc_DF) else torch.float32
+
     def weights(self, device: torch.device | str, dtype: torch.dtype | None = None) -> JumpReluWeights:
         """What an Encoder needs, `w_enc` as `dtype` (bfloat16 or float32), the rest as float32.
 
-        Without `dtype`, the smaller of the two that holds `w_enc` without rounding.
+        Without `dtype`, `encoder_dtype()`.
         """
-        if dtype is None:
-            dtype = torch.bfloat16 if is_bfloat16_exact(self.w_enc_DF) else torch.float32
+        dtype = dtype or self.encoder_dtype()
         return JumpReluWeights(
             w_enc_DF=self.w_enc_DF.to(device, dtype).contiguous(),
             b_enc_F=self.b_enc_F.to(device, torch.float32),

@@ -13,7 +13,7 @@ from ft_audit.engine.store import HookEntry
 from ft_audit.engine.tokens.batches import BatchPlan
 from ft_audit.engine.tokens.tokenize import TokenizedSuite
 
-EVIDENCE = 2  # raised whenever the same inputs would leave other evidence
+EVIDENCE = 3  # raised whenever the same inputs would leave other evidence
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft")
 
 
@@ -41,7 +41,7 @@ def run_identity(
     tokenizer_sha256: str,
     dtype: str,
     device: torch.device,
-    backend: str,
+    encoders: Sequence[str],
     to_the_end: bool,
 ) -> dict[str, Any]:
     """Return the identity of one model over one suite; equal identities mean equal bytes."""
@@ -58,7 +58,7 @@ def run_identity(
         "hooks": [hook.model_dump(mode="json") for hook in hooks],
         "dtype": dtype,
         "device": device_class(device),
-        "backend": backend,
+        "encoders": list(encoders),
         "to_the_end": to_the_end,
         "versions": versions(),
     }

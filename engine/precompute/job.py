@@ -52,7 +52,8 @@ def run_precompute(
 def _run_all(job: Job, planned: list[PlannedRun], speeds: Speeds, progress: bool) -> None:
     missing = [run for run in planned if not job.store.has_run(run.run_id)]
     total = sum(run.suite.num_tokens for run in missing)
-    readers = [Reader(s, Encoder(s.weights(job.models.device), job.backend)) for s in job.saes]
+    device = job.models.device
+    readers = [Reader(s.to(device), Encoder(s.weights(device), job.backend)) for s in job.saes]
     layers = [hook.layer for hook in job.hooks]
     pad = job.models.base_tokenizer.pad_token_id or 0
     job.models.load(run.side for run in missing)
@@ -75,6 +76,7 @@ def _run_all(job: Job, planned: list[PlannedRun], speeds: Speeds, progress: bool
                     on_tokens=bar.update,
                 )
             speeds.runs.setdefault(run.side, []).append(speed)
+    speeds.encoders = {reader.sae.spec.name: reader.encoder.describe() for reader in readers}
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from ft_audit.engine.tokens.batches import Batch
 from ft_audit.engine.tokens.padded import PaddedBatch, pad_batch
 from ft_audit.engine.tokens.tokenize import TokenizedSuite
 from ft_audit.kernels.jumprelu import Encoder
-from ft_audit.kernels.sparse_rows import SparseRows
 from ft_audit.sae.jumprelu_sae import JumpReluSae
 
 # A token this many times the median norm is an attention sink and holds no content: SmolLM2's first token has
@@ -173,16 +172,10 @@ def _read(
     _wait(x_KD.device)
     clock.encode += time.perf_counter() - started
     started = time.perf_counter()
-    error_K, square_K = _errors(reader.sae, rows, x_KD)
+    error_K, square_K = reader.sae.squared_errors(rows, x_KD, reader.encoder.backend)
     builder.add_dense(f"sae/{name}/sq_error_P", _sum_prompts(error_K[:, None], lengths_P)[:, 0])
     builder.add_dense(f"sae/{name}/sq_total_P", _sum_prompts(square_K[:, None], lengths_P)[:, 0])
     clock.evidence += time.perf_counter() - started
-
-
-def _errors(sae: JumpReluSae, rows: SparseRows, x_KD: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each token's squared reconstruction error and squared norm [K], float32."""
-    x = x_KD.float()
-    return (x - sae.decode(rows).float()).square().sum(1), x.square().sum(1)
 
 
 def _segment_counts(mask_T: NDArray[np.bool_], length_P: NDArray[np.int64]) -> NDArray[np.int64]:

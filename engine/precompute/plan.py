@@ -14,7 +14,7 @@ from ft_audit.engine.store import HookEntry, SaeEntry, Store, content_id, run_id
 from ft_audit.engine.suites.load import load_suite
 from ft_audit.engine.tokens.batches import BatchPlan
 from ft_audit.errors import ConfigError, ModelError, SaeError
-from ft_audit.kernels.jumprelu import resolve_backend
+from ft_audit.kernels.jumprelu import arithmetic, resolve_backend
 from ft_audit.sae.jumprelu_sae import JumpReluSae
 from ft_audit.sae.load import load_sae
 
@@ -33,6 +33,8 @@ class Job:
     hooks: tuple[HookEntry, ...]
     suites: JobSuites
     backend: str
+    encoders: tuple[str, ...]
+    """What the bits that each dictionary's encoder writes depend on beside its inputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,10 @@ def open_job(config: AuditConfig) -> Job:
     longest = int(getattr(models.base_shape, "max_position_embeddings", None) or UNLIMITED)
     suites = open_suites(config, models.base_tokenizer, longest)
     _check_tokens(models, suites)
-    return Job(config, store, models, saes, hooks, suites, backend)
+    encoders = tuple(
+        arithmetic(backend, models.device, s.spec.d_in, s.spec.width, s.encoder_dtype()) for s in saes
+    )
+    return Job(config, store, models, saes, hooks, suites, backend, encoders)
 
 
 def _check_layers(config: AuditConfig, models: ModelPair) -> None:
@@ -145,7 +150,7 @@ def _planned(job: Job, side: str, source: ModelSource, suite: JobSuite, plan: Ba
         tokenizer_sha256=job.models.base.tokenizer_sha256,
         dtype=job.config.models.dtype,
         device=job.models.device,
-        backend=job.backend,
+        encoders=job.encoders,
         to_the_end=suite.to_the_end,
     )
     return PlannedRun(side, suite, plan, identity)

@@ -18,6 +18,8 @@ class Speeds:
     """What the job's runs cost, per side."""
 
     runs: dict[str, list[RunSpeed]] = field(default_factory=dict)
+    encoders: dict[str, str] = field(default_factory=dict)
+    """What encoded with each dictionary in the end, as "cpu: int8 screening"; empty when nothing ran."""
 
     def rate(self, side: str) -> float | None:
         """Return real tokens a second over everything that ran now, or None if nothing did."""
@@ -81,6 +83,7 @@ def report(
         "store": str(job.store.root),
         "reused": reused,
         "backend": job.backend,
+        "encoders": speeds.encoders,
         "device": str(job.models.device),
         "tokens": tokens,
         "seconds": round(seconds, 3),

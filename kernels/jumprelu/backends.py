@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import version
 from importlib.util import find_spec
 
 import torch
@@ -28,6 +29,19 @@ def resolve_backend(name: str, device: torch.device) -> str:
             return "triton" if has_triton() else "naive"
         return "cpu" if device.type == "cpu" else "naive"
     return name
+
+
+def arithmetic(backend: str, device: torch.device, d_in: int, width: int, weights_dtype: torch.dtype) -> str:
+    """What the bits of a result depend on beside its inputs, on one kind of device.
+
+    The CPU's are those of exact sums, whatever screens; Triton's also depend on its compiler and the plan.
+    """
+    if backend != "triton":
+        return backend
+    from ft_audit.kernels.jumprelu.triton_plans import choose_plan
+
+    plan = choose_plan(device, d_in, width, str(weights_dtype).removeprefix("torch."))
+    return f"triton {version('triton')}: {plan}"
 
 
 def has_triton() -> bool:

@@ -21,6 +21,7 @@ def test_the_report_names_ids_speeds_and_sizes(adapter_job: Any) -> None:
     sides = [(run["side"], run["suite"]) for run in report["runs"]]
     assert sides == [*(("base", s) for s in SUITES), *(("tuned", s) for s in SUITES), ("control", "chat")]
     assert report["reused"] is False and report["device"] == "cpu" and report["backend"] == "cpu"
+    assert all(how.startswith("cpu: ") for how in report["encoders"].values()) and report["encoders"]
     assert report["tokens"] == sum(run.manifest.num_tokens for run in runs) > 1000
     size = sum(file.stat().st_size for run in runs for file in run.folder.rglob("*") if file.is_file())
     assert report["bytes_per_token"] == size / report["tokens"]
