@@ -120,7 +120,7 @@ def measure_case(case: Case, rounds: int, *, every_plan: bool = False) -> Iterat
     del reference
     calls = {name: partial(way.encode, case.x_TD) for name, way in ways.items()}
     times = race(calls, rounds, device)
-    _show(times, accuracy, num_rows)
+    _show(ways, times, accuracy, num_rows)
     yield from figures(times, accuracy, size, missing, num_rows)
 
 
@@ -196,9 +196,11 @@ def _plan(options: argparse.Namespace, cuda: bool) -> dict[str, tuple[int, ...]]
     return plan
 
 
-def _show(times: dict[str, Times], accuracy: dict[str, Accuracy], num_rows: int) -> None:
+def _show(
+    ways: dict[str, Way], times: dict[str, Times], accuracy: dict[str, Accuracy], num_rows: int
+) -> None:
     for name, spent in times.items():
-        known = accuracy.get(name)
+        known, describe = accuracy.get(name), ways[name].describe
         beside = (
             ""
             if known is None
@@ -207,7 +209,12 @@ def _show(times: dict[str, Times], accuracy: dict[str, Accuracy], num_rows: int)
                 f"  values within {known.largest_value_error:.1e}"
             )
         )
-        print(f"  {name:24} {num_rows / spent.least:12,.0f} tokens/s{beside}", file=sys.stderr, flush=True)
+        chosen = "" if describe is None else f"  ({describe()})"
+        print(
+            f"  {name:24} {num_rows / spent.least:12,.0f} tokens/s{beside}{chosen}",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ def build(name: str, weights: JumpReluWeights) -> Way:
     if name in SCREENINGS:
         return _cpu(name, weights)
     if name in (DEFAULT, NAIVE):
-        return Way(name, "ours", Encoder(weights, "auto" if name == DEFAULT else "naive").encode, read_rows)
+        encoder = Encoder(weights, "auto" if name == DEFAULT else "naive")
+        return Way(name, "ours", encoder.encode, read_rows, describe=encoder.describe)
     return _triton(name, weights)
 
 

@@ -33,7 +33,8 @@ class Entries(NamedTuple):
 class Way:
     """`encode` is what is timed; `read` is not, and is None for a way that finds nothing (the bare product).
 
-    `top_k` is set where the way keeps the k largest of each row instead of those above a threshold.
+    `top_k` is set where the way keeps the k largest of each row instead of those above a threshold;
+    `describe` says what a way that chooses by itself has chosen.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Way:
     encode: Callable[[Tensor], Result]
     read: Callable[[Result], Entries] | None
     top_k: int | None = None
+    describe: Callable[[], str] | None = None
 
 
 class Operands:

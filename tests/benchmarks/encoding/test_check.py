@@ -1,5 +1,6 @@
 """The check before any timing: every way agrees with float64, and a broken path of ours is refused."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -71,6 +72,20 @@ def test_every_way_agrees_with_float64(case: Case, name: str, b_dec: bool) -> No
     exact = way.kind == "ours" or name.endswith("fp32")
     assert found.flips_per_token <= (0.05 if exact else 0.15 * 20)
     assert num_bytes(result) >= 6 * 10 * NUM_ROWS
+
+
+@torch.inference_mode()
+def test_the_plans_of_the_gpu_path_agree_with_float64(case: Case, reference: Reference) -> None:
+    pytest.importorskip("triton")
+    if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("Triton needs a GPU or its interpreter")
+    names = [name for name in ours.names(torch.device("cuda"), WIDTH) if "triton" in name]
+    assert len(names) == 2
+    assert len(ours.names(torch.device("cuda"), WIDTH, every_plan=True)) > len(names) + 2
+    for name in names:
+        way = ours.build(name, case.weights)
+        found = compare(way, way.encode(case.x_TD), reference, case.num_rows)
+        assert found.flips_per_token < 0.1
 
 
 def test_a_result_without_a_feature_is_refused(case: Case, reference: Reference) -> None:
