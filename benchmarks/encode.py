@@ -22,7 +22,9 @@ from ft_audit.benchmarks.harness import Measurement, load_asked, run_benchmark
 from ft_audit.engine.models.load import pick_device
 
 CPU_ROWS, CUDA_ROWS = 1024, 4 * 132 * 128
-CPU_ROUNDS, CUDA_ROUNDS, QUICK_ROUNDS = 9, 30, 3
+CUDA_ROUNDS, QUICK_ROUNDS = 30, 3
+CPU_ROUNDS = {16_384: 9, 65_536: 4}  # up to such widths; a round of the peers takes seconds at the wider
+WIDEST_ROUNDS = 2
 MEMORY_CASES = {
     "cpu": ("synthetic-1152/65k-drawn",),
     "cuda": ("synthetic-1152/65k-drawn", "synthetic-1152/262k-drawn"),
@@ -58,17 +60,24 @@ def measure(options: argparse.Namespace) -> list[Measurement]:
     device = pick_device(options.device)
     cuda = device.type == "cuda"
     num_rows = options.rows or (CUDA_ROWS if cuda else CPU_ROWS)
-    rounds = options.rounds or (QUICK_ROUNDS if options.quick else CUDA_ROUNDS if cuda else CPU_ROUNDS)
     with_memory = not (options.quick or options.no_memory)
     prefix = device_key(device)
     found = [Measurement(f"{prefix}/threads", torch.get_num_threads(), "threads")]
     with torch.inference_mode():
         for case in plans.cases(_plan(options, cuda), _models(options), num_rows, device):
+            rounds = options.rounds or default_rounds(case.weights.num_features, cuda, quick=options.quick)
             measured = measure_case(case, rounds, every_plan=options.tune)
             found += [_under(prefix, case.name, figure) for figure in measured]
             if with_memory and case.name in MEMORY_CASES[device.type]:
                 found += [_under(prefix, case.name, figure) for figure in measure_memory(case)]
     return found + unmeasured("encode", {figure.name for figure in found}, prefix)
+
+
+def default_rounds(width: int, cuda: bool, *, quick: bool) -> int:
+    """How many rounds are timed where none are asked for."""
+    if quick or cuda:
+        return QUICK_ROUNDS if quick else CUDA_ROUNDS
+    return next((rounds for widest, rounds in CPU_ROUNDS.items() if width <= widest), WIDEST_ROUNDS)
 
 
 def device_key(device: torch.device) -> str:

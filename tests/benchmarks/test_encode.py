@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from ft_audit.benchmarks.encode import add_options, device_key, figures, measure_case, unmeasured
+from ft_audit.benchmarks.encode import (
+    add_options,
+    default_rounds,
+    device_key,
+    figures,
+    measure_case,
+    unmeasured,
+)
 from ft_audit.benchmarks.encode import measure as measure_encode
 from ft_audit.benchmarks.encoding import cases as plans
 from ft_audit.benchmarks.encoding import ours
@@ -121,6 +128,13 @@ def test_a_model_without_a_template_reads_the_corpus_as_text(tmp_path: Path) -> 
     first = chats[0].messages
     assert first is not None
     assert texts[0].text == "\n".join(message.content for message in first)
+
+
+def test_wide_dictionaries_get_fewer_rounds_on_a_cpu() -> None:
+    rounds = [default_rounds(width, False, quick=False) for width in (4096, 16_384, 65_536, 262_144)]
+    assert rounds == sorted(rounds, reverse=True)
+    assert rounds[0] == rounds[1] > rounds[2] > rounds[3] > 1
+    assert default_rounds(262_144, True, quick=False) > rounds[0]
 
 
 def test_a_model_is_named_by_reference_and_layer() -> None:
