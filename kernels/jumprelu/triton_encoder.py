@@ -39,7 +39,8 @@ class TritonEncoder:
     """Folded weights and slots for blocks of `max_rows` rows: memory does not grow with the tokens.
 
     `at_work` is how many programs the device runs at once: with fewer row blocks than that, rows are split.
-    Left out, it is what the device has; so is the plan.
+    Left out, it is what the device has; so is the plan, by the precision of the operands. `plan` is the one
+    in use, and before the first block the one for inputs in the precision of the weights.
     """
 
     def __init__(
@@ -50,23 +51,31 @@ class TritonEncoder:
         plan: Plan | None = None,
         at_work: int | None = None,
     ) -> None:
-        w_enc_DF, device = weights.w_enc_DF.contiguous(), weights.device
         self.weights = weights
         self.capacity = min(capacity, weights.num_features)
-        dtype = str(w_enc_DF.dtype).removeprefix("torch.")
-        self.plan = plan or choose_plan(device, weights.d_in, weights.num_features, dtype)
-        num_cores = torch.cuda.get_device_properties(device).multi_processor_count if w_enc_DF.is_cuda else 1
-        self.path: Path
-        if isinstance(self.plan, FusedPlan):
-            at_work = at_work or num_cores * self.plan.programs_a_core
-            self.path = FusedPath(w_enc_DF, fold(weights), self.plan, at_work)
-            # Whole waves of row blocks.
-            rows_at_once = at_work * self.plan.rows
-        else:
-            self.path = MatmulPath(w_enc_DF, fold(weights), self.plan)
-            rows_at_once = 8 * self.plan.rows
-        self.max_rows = max_rows or (rows_at_once if w_enc_DF.is_cuda else INTERPRETED_ROWS)
+        self._w_enc_DF, self._folded = weights.w_enc_DF.contiguous(), fold(weights)
+        self._only_plan, self._at_work = plan, at_work
+        self._paths: dict[torch.dtype, Path] = {}
+        self.plan: Plan
+        path = self._path(weights.w_enc_DF.dtype)
+        self.max_rows = max_rows or (path.rows_at_once if self._w_enc_DF.is_cuda else INTERPRETED_ROWS)
         self._slots = self._reserve(0)
+
+    def _path(self, dtype: torch.dtype) -> Path:
+        """The path for inputs of that precision, made when it is first needed."""
+        if dtype not in self._paths:
+            weights, device = self.weights, self.weights.device
+            precision = "bfloat16" if dtype == weights.w_enc_DF.dtype == torch.bfloat16 else "float32"
+            plan = self._only_plan or choose_plan(device, weights.d_in, weights.num_features, precision)
+            if isinstance(plan, FusedPlan):
+                is_cuda = device.type == "cuda"
+                num_cores = torch.cuda.get_device_properties(device).multi_processor_count if is_cuda else 1
+                at_work = self._at_work or num_cores * plan.programs_a_core
+                self._paths[dtype] = FusedPath(self._w_enc_DF, self._folded, plan, at_work)
+            else:
+                self._paths[dtype] = MatmulPath(self._w_enc_DF, self._folded, plan)
+        self.plan = self._paths[dtype].plan
+        return self._paths[dtype]
 
     def encode(self, x_MD: Tensor) -> SparseRows:
         """The exact sparse rows of one block; raises NotFiniteError on NaN or infinite activations."""
@@ -77,18 +86,20 @@ class TritonEncoder:
         if x_MD.dtype not in (torch.float32, torch.bfloat16):
             x_MD = x_MD.float()
         x_MD = x_MD.contiguous()
-        splits = self.path.splits(num_rows)
-        found = self._find(x_MD, splits)
+        path = self._path(x_MD.dtype)
+        splits = path.splits(num_rows)
+        with torch.cuda.device_of(x_MD):  # programs start on the current device
+            found = self._find(x_MD, path, splits)
         indptr_M1 = x_MD.new_zeros(num_rows + 1, dtype=torch.int64)
         indptr_M1[1:] = found.end_S.view(num_rows, splits)[:, -1]
         return self._rows(indptr_M1, found.index_N, found.value_N)
 
-    def _find(self, x_MD: Tensor, splits: int) -> _Found:
+    def _find(self, x_MD: Tensor, path: Path, splits: int) -> _Found:
         num_subrows = x_MD.shape[0] * splits
         if self._slots.start_S.numel() < num_subrows:
             self._slots = self._reserve(num_subrows)
         largest = torch.linalg.vector_norm(x_MD, ord=float("inf"), dtype=torch.float32)  # NaN goes through it
-        count_S = self.path.find(x_MD, splits, self._slots)
+        count_S = path.find(x_MD, splits, self._slots)
         end_S = count_S.cumsum(0, dtype=torch.int64)
         # The only wait for the device: what is needed to allocate, and whether all is well.
         facts = torch.stack([end_S[-1].double(), count_S.max().double(), largest.isfinite().double()])
@@ -113,12 +124,12 @@ class TritonEncoder:
             num_warps=1,
         )
         if most > self.capacity:
-            self._replay(x_MD, splits, found)
+            self._replay(x_MD, path, splits, found)
         return found
 
-    def _replay(self, x_MD: Tensor, splits: int, found: _Found) -> None:
+    def _replay(self, x_MD: Tensor, path: Path, splits: int, found: _Found) -> None:
         """Finds the rows that overflowed once more, now straight into their places in CSR."""
-        num_rows, unit = x_MD.shape[0], self.path.unit(x_MD.shape[0])
+        num_rows, unit = x_MD.shape[0], path.unit
         overflowed_S = found.count_S > self.capacity
         row_R = overflowed_S.view(num_rows, splits).any(dim=1).nonzero()[:, 0]
         if unit > 1:
@@ -129,7 +140,7 @@ class TritonEncoder:
         count_S = found.count_S.view(num_rows, splits)[row_R].flatten()
         start_S = (found.end_S - found.count_S).view(num_rows, splits)[row_R].flatten()
         slots = Slots(start_S, count_S, found.index_N, found.value_N)
-        again_S = self.path.find(x_MD[row_R], splits, slots)
+        again_S = path.find(x_MD[row_R], splits, slots)
         assert torch.equal(again_S, count_S), "a replay found other features than the first pass"
 
     def _reserve(self, num_subrows: int) -> Slots:

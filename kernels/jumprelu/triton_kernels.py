@@ -60,9 +60,10 @@ def _append_tile(
     """
     NW: tl.constexpr = BN // 32
     o_bit = tl.arange(0, 32)
+    # Compared before the reshape: after it, the compiler would move every accumulator through shared memory.
+    b_hit = tl.where(b_acc > b_cut[None, :], (1 << tl.arange(0, BN) % 32)[None, :], 0)
+    b_word = tl.sum(tl.reshape(b_hit, (BM, NW, 32)), axis=2)
     b_acc = tl.reshape(b_acc, (BM, NW, 32))
-    m_hit = b_acc > tl.reshape(b_cut, (1, NW, 32))
-    b_word = tl.sum(tl.where(m_hit, (1 << o_bit)[None, None, :], 0), axis=2)
     b_num = _popcount(b_word, INTERPRET)
     b_rank = b_cursor[:, None] + tl.cumsum(b_num, axis=1) - b_num
     o_first = first_feature + 32 * tl.arange(0, NW)[None, :]
@@ -103,7 +104,6 @@ def jumprelu_fused_fwd_kernel(
     EVEN_K: tl.constexpr,
     EVEN_F: tl.constexpr,
     IN_BFLOAT16: tl.constexpr,
-    FLATTEN: tl.constexpr,
     INTERPRET: tl.constexpr,
 ):
     """Grid (row blocks, splits): rows run fastest, so programs at work together read the same features.
@@ -123,7 +123,7 @@ def jumprelu_fused_fwd_kernel(
 
     first_tile = i_s * tiles_per_split
     last_tile = tl.minimum(first_tile + tiles_per_split, tl.cdiv(width, BN))
-    for i_n in tl.range(first_tile, last_tile, flatten=FLATTEN):
+    for i_n in range(first_tile, last_tile):
         o_f = i_n * BN + tl.arange(0, BN)
         m_f = o_f < width
         p_x = x_MK + o_x[:, None] + o_k[None, :]

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from ft_audit.kernels.jumprelu.triton_folding import Folded
 from ft_audit.kernels.jumprelu.triton_kernels import jumprelu_append_fwd_kernel, jumprelu_fused_fwd_kernel
-from ft_audit.kernels.jumprelu.triton_plans import FusedPlan, MatmulPlan
+from ft_audit.kernels.jumprelu.triton_plans import FusedPlan, MatmulPlan, Plan
 
 APPEND_ROWS, APPEND_FEATURES, APPEND_WARPS = 8, 256, 4
-INTERPRETED_APPEND_ROWS = 64  # each operation costs the interpreter the same, however large
+WAVES = 8  # blocks of rows between two waits for the device
+INTERPRETED_APPEND_ROWS = 512  # each operation costs the interpreter the same, however large
 
 
 class Slots(NamedTuple):
@@ -33,11 +34,20 @@ class Slots(NamedTuple):
 class Path(Protocol):
     """Finds what fires on some rows, each cut into the same number of sub-rows."""
 
+    @property
+    def plan(self) -> Plan:
+        """What it was made from."""
+
+    @property
+    def rows_at_once(self) -> int:
+        """How many rows keep the device busy to the end."""
+
+    @property
+    def unit(self) -> int:
+        """Rows that must be replayed together, from a multiple of it on, to give the same bits again."""
+
     def splits(self, num_rows: int) -> int:
         """How many sub-rows a row is cut into when there are so many rows."""
-
-    def unit(self, num_rows: int) -> int:
-        """Rows that must be replayed together, from a multiple of it on, to give the same bits again."""
 
     def find(self, x_MD: Tensor, splits: int, slots: Slots) -> Tensor:
         """Fills the slots; returns how much each sub-row found, int32 [S], also past its limit."""
@@ -46,17 +56,17 @@ class Path(Protocol):
 class FusedPath:
     """Product and selection in one program; a row's bits depend on nothing but the row and the plan."""
 
+    unit = 1
+
     def __init__(self, w_enc_DF: Tensor, folded: Folded, plan: FusedPlan, at_work: int) -> None:
         self.w_enc_DF, self.folded, self.plan = w_enc_DF, folded, plan
         self.at_work = at_work  # programs that the device runs at once
+        self.rows_at_once = at_work * plan.rows
 
     def splits(self, num_rows: int) -> int:
         num_blocks, num_tiles = _steps(num_rows, self.plan.rows), self._num_tiles()
         wanted = min(max(1, self.at_work // num_blocks), num_tiles)
         return _steps(num_tiles, _steps(num_tiles, wanted))
-
-    def unit(self, num_rows: int) -> int:
-        return 1
 
     def _num_tiles(self) -> int:
         return _steps(self.w_enc_DF.shape[1], self.plan.features)
@@ -84,7 +94,6 @@ class FusedPath:
             EVEN_K=d_in % plan.depth == 0,
             EVEN_F=width % plan.features == 0,
             IN_BFLOAT16=x_MD.dtype == self.w_enc_DF.dtype == torch.bfloat16,
-            FLATTEN=plan.flatten,
             INTERPRET=triton.knobs.runtime.interpret,
             num_warps=plan.num_warps,
             num_stages=plan.num_stages,
@@ -101,13 +110,12 @@ class MatmulPath:
 
     def __init__(self, w_enc_DF: Tensor, folded: Folded, plan: MatmulPlan) -> None:
         self.w_enc_DF, self.folded, self.plan = w_enc_DF, folded, plan
+        self.unit = plan.rows
+        self.rows_at_once = WAVES * plan.rows
         self._product_E = torch.empty(0, device=w_enc_DF.device)
 
     def splits(self, num_rows: int) -> int:
         return 1
-
-    def unit(self, num_rows: int) -> int:
-        return self.plan.rows
 
     def find(self, x_MD: Tensor, splits: int, slots: Slots) -> Tensor:
         assert splits == 1
