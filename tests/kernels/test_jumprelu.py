@@ -1,7 +1,6 @@
-"""Every encoder against the plain float32 formula, and the promises that only the CPU path makes."""
+"""Every encoder against the plain float32 formula."""
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -10,15 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ft_audit.errors import ConfigError, ModelError, SaeError
 from ft_audit.kernels.jumprelu import (
     Encoder,
     JumpReluWeights,
-    arithmetic,
-    backends,
-    encode,
     encode_naive,
-    resolve_backend,
 )
 from ft_audit.kernels.jumprelu.cpu import CpuEncoder
 from ft_audit.kernels.jumprelu.triton_encoder import TritonEncoder
@@ -65,14 +59,6 @@ FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
 @pytest.fixture(params=list(PATHS))
 def path(request: pytest.FixtureRequest) -> Encode:
     return PATHS[request.param]
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_weights(
@@ -212,34 +198,6 @@ def test_agrees_with_plain_float32_beside_massive_activations(path: Encode) -> N
     check_against_plain(path(x_TD, weights), x_TD, weights)
 
 
-@pytest.mark.parametrize("screening", [FLOAT32, BFLOAT16])
-@pytest.mark.parametrize("weight_dtype", [FLOAT32, BFLOAT16])
-@pytest.mark.parametrize("input_dtype", [FLOAT32, BFLOAT16])
-def test_the_cpu_path_equals_the_exact_sum_bit_for_bit(
-    input_dtype: torch.dtype, weight_dtype: torch.dtype, screening: torch.dtype
-) -> None:
-    weights = make_weights(320, 3000, weight_dtype, b_dec=True)
-    x_TD = make_inputs(500, 320, input_dtype)
-    exact = encode_naive(x_TD, weights, torch.float64)
-    assert same(CpuEncoder(weights, 512, screening).encode(x_TD), exact)
-
-
-@pytest.mark.parametrize(
-    ("has_avx512_bf16", "has_amx", "screening"),
-    [(True, False, BFLOAT16), (False, True, BFLOAT16), (False, False, FLOAT32)],
-)
-def test_screening_uses_what_the_processor_multiplies(
-    monkeypatch: pytest.MonkeyPatch, has_avx512_bf16: bool, has_amx: bool, screening: torch.dtype
-) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_avx512_bf16)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
-    weights = make_weights(64, 500, BFLOAT16)
-    encoder = CpuEncoder(weights, 256)
-    assert encoder.screening == screening
-    x_TD = make_inputs(100, 64)
-    assert same(encoder.encode(x_TD), encode_naive(x_TD, weights, torch.float64))
-
-
 def test_a_tie_with_the_threshold_does_not_fire(path: Encode) -> None:
     # Small integers: every sum is exact in every precision.
     x_TD = torch.tensor([[1.0, 2.0, 3.0], [2.0, 0.0, 1.0]])
@@ -290,129 +248,3 @@ def test_values_are_rounded_once_to_nearest_even(path: Encode) -> None:
     rows = path(x_T[:, None], weights)
     assert torch.equal(rows.value_N, x_T.bfloat16())
     assert rows.value_N.tolist() == [1.0, 1.0 + 2 * 2.0**-7, 1.0 + 2.0**-7]
-
-
-def test_a_row_does_not_depend_on_its_neighbours_blocks_or_threads(two_threads: None) -> None:
-    weights = make_weights(160, 1200, BFLOAT16)
-    x_TD = make_inputs(101, 160)
-    whole = Encoder(weights, "cpu").encode(x_TD)
-    assert same(Encoder(weights, "cpu").encode(x_TD), whole)
-    assert same(Encoder(weights, "cpu", max_rows=7).encode(x_TD), whole)
-    torch.set_num_threads(1)
-    assert same(Encoder(weights, "cpu").encode(x_TD), whole)
-    one_by_one = Encoder(weights, "cpu", max_rows=1).encode(x_TD[:20])
-    assert torch.equal(one_by_one.dense(), whole.dense()[:20])
-
-
-def test_stale_and_poisoned_buffers_never_show(two_threads: None) -> None:
-    weights = make_weights(64, 700)
-    encoder = CpuEncoder(weights, 256, BFLOAT16)
-    x_TD = make_inputs(100, 64)
-    fresh = CpuEncoder(weights, 256, BFLOAT16).encode(x_TD)
-    encoder.encode(100.0 * make_inputs(256, 64, seed=9))
-    encoder.screened(256).fill_(float("nan"))
-    for part in encoder._parts:
-        part.candidate_C.fill(-1)
-    assert same(encoder.encode(x_TD), fresh)
-
-
-def test_results_do_not_share_memory_with_the_next_call() -> None:
-    encoder = Encoder(make_weights(64, 700), "cpu")
-    first = encoder.encode(make_inputs(100, 64))
-    kept = SparseRows(first.indptr_T1.clone(), first.index_N.clone(), first.value_N.clone(), 700)
-    encoder.encode(100.0 * make_inputs(100, 64, seed=9))
-    assert same(first, kept)
-
-
-# The interpreter multiplies what a device would: infinity by zero.
-@pytest.mark.filterwarnings("ignore:invalid value encountered in matmul:RuntimeWarning")
-@pytest.mark.parametrize("backend", ["cpu", "naive", "triton"])
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_activations_that_are_not_numbers_are_refused(backend: str, bad: float) -> None:
-    x_TD = make_inputs(20, 8)
-    x_TD[13, 3] = bad
-    with pytest.raises(ModelError, match="row 13 of 20"):
-        encode_with(x_TD, make_weights(8, 16), backend)
-
-
-@pytest.mark.parametrize("backend", ["cpu", "naive", "triton"])
-def test_another_width_is_refused(backend: str) -> None:
-    with pytest.raises(SaeError, match="reads 8 dimensions, the activations have 9"):
-        encode_with(make_inputs(3, 9), make_weights(8, 16), backend)
-
-
-def encode_with(x_TD: Tensor, weights: JumpReluWeights, backend: str) -> SparseRows:
-    if backend == "triton":
-        return encode(x_TD.to(DEVICE), moved(weights), backend)
-    return encode(x_TD, weights, backend)
-
-
-def test_auto_becomes_a_concrete_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert resolve_backend("auto", torch.device("cpu")) == "cpu"
-    assert resolve_backend("auto", torch.device("mps")) == "naive"
-    assert resolve_backend("auto", torch.device("cuda")) == "triton"
-    monkeypatch.setattr(backends, "find_spec", lambda name: None)
-    assert resolve_backend("auto", torch.device("cuda")) == "naive"
-    assert Encoder(make_weights(8, 16)).backend == "cpu"
-
-
-def test_an_encoder_says_what_it_chose() -> None:
-    weights = make_weights(8, 16)
-    assert Encoder(weights, "naive").describe() == "naive"
-    assert re.fullmatch("cpu: (int8|bfloat16|float32) screening", Encoder(weights, "cpu").describe())
-    assert re.fullmatch(r"triton: fused \d+x\d+x\d+", Encoder(moved(weights), "triton").describe())
-
-
-@pytest.mark.parametrize(
-    ("name", "device", "says"),
-    [
-        ("triton", "cpu", "no GPU is in use here; use backend 'auto'"),
-        ("triton", "mps", "no GPU is in use here; use backend 'auto'"),
-        ("cpu", "cuda", "cannot read tensors on cuda"),
-        ("fast", "cpu", "'fast' is unknown; choose one of auto, triton, cpu, naive"),
-    ],
-)
-def test_a_backend_that_cannot_run_is_refused(
-    monkeypatch: pytest.MonkeyPatch, name: str, device: str, says: str
-) -> None:
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    with pytest.raises(ConfigError, match=says):
-        resolve_backend(name, torch.device(device))
-
-
-def test_triton_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="package triton is not installed; pip install triton, or use"):
-        resolve_backend("triton", torch.device("cuda"))
-
-
-@pytest.mark.parametrize("screening", [FLOAT32, BFLOAT16])
-@pytest.mark.parametrize("num_rows", [1, 2, 5, 40])
-@pytest.mark.parametrize("d_in", [64, 577, 2048])
-def test_the_screening_product_stays_within_its_bound(
-    d_in: int, num_rows: int, screening: torch.dtype
-) -> None:
-    # The bound in cpu.py's first comment: torch must sum in float32 for every shape it is asked for.
-    weights = make_weights(d_in, 600)
-    encoder = CpuEncoder(weights, num_rows, screening)
-    x_TD = make_inputs(num_rows, d_in)
-    encoder.encode(x_TD)
-    x_TD, w_DF = x_TD.double(), weights.w_enc_DF.double()
-    coarse_TD, coarse_DF = x_TD.to(screening).double(), w_DF.to(screening).double()
-    norm_TF = coarse_TD.norm(dim=1)[:, None] * (
-        (w_DF - coarse_DF).norm(dim=0) + (d_in + 2) * 2.0**-23 * coarse_DF.norm(dim=0)
-    )
-    band_TF = norm_TF + (x_TD - coarse_TD).norm(dim=1)[:, None] * w_DF.norm(dim=0)
-    exact_TF = x_TD @ w_DF
-    stored = 2.0**-8 if screening == BFLOAT16 else 0.0
-    off_TF = (encoder.screened(num_rows).double() - exact_TF).abs()
-    assert bool((off_TF <= (1 + stored) * band_TF + stored * exact_TF.abs()).all())
-    assert float(off_TF.max()) > 0
-
-
-def test_the_bits_of_triton_depend_on_its_plan_and_those_of_the_cpu_on_nothing() -> None:
-    cpu, wide = torch.device("cpu"), (576, 16384, BFLOAT16)
-    assert arithmetic("cpu", cpu, *wide) == "cpu"
-    assert arithmetic("naive", cpu, *wide) == "naive"
-    pytest.importorskip("triton")
-    assert re.fullmatch(r"triton \d[\w.+]*: fused \d+x\d+x\d+", arithmetic("triton", cpu, *wide))
