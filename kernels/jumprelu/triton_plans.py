@@ -79,7 +79,7 @@ CANDIDATES: tuple[Plan, ...] = (
     FusedPlan(128, 256, 64, num_warps=8, num_stages=4),
     FusedPlan(256, 128, 64, num_warps=8, num_stages=3),
     FusedPlan(256, 128, 64, num_warps=8, num_stages=4),
-    FusedPlan(64, 256, 64, num_warps=4, num_stages=3, programs_a_core=2),
+    FusedPlan(64, 256, 64, num_warps=4, num_stages=2, programs_a_core=2),
     AMPERE,
     FLOAT32,
     MatmulPlan(1536, 2816),
