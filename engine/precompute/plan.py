@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from ft_audit.engine.config import AuditConfig, HookConfig, config_json
 from ft_audit.engine.models.reference import ModelSource
 from ft_audit.engine.precompute.identity import EVIDENCE, run_identity
@@ -68,10 +70,15 @@ def open_job(config: AuditConfig) -> Job:
     longest = int(getattr(models.base_shape, "max_position_embeddings", None) or UNLIMITED)
     suites = open_suites(config, models.base_tokenizer, longest)
     _check_tokens(models, suites)
-    encoders = tuple(
-        arithmetic(backend, models.device, s.spec.d_in, s.spec.width, s.encoder_dtype()) for s in saes
-    )
+    encoders = tuple(_arithmetic(sae, backend, config.models.dtype, models) for sae in saes)
     return Job(config, store, models, saes, hooks, suites, backend, encoders)
+
+
+def _arithmetic(sae: JumpReluSae, backend: str, residual_dtype: str, models: ModelPair) -> str:
+    # The product is in bfloat16 where both of its sides are.
+    both = residual_dtype == "bfloat16" and sae.encoder_dtype() == torch.bfloat16
+    product = torch.bfloat16 if both else torch.float32
+    return arithmetic(backend, models.device, sae.spec.d_in, sae.spec.width, product)
 
 
 def _check_layers(config: AuditConfig, models: ModelPair) -> None:

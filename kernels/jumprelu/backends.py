@@ -31,7 +31,7 @@ def resolve_backend(name: str, device: torch.device) -> str:
     return name
 
 
-def arithmetic(backend: str, device: torch.device, d_in: int, width: int, weights_dtype: torch.dtype) -> str:
+def arithmetic(backend: str, device: torch.device, d_in: int, width: int, product_dtype: torch.dtype) -> str:
     """What the bits of a result depend on beside its inputs, on one kind of device.
 
     The CPU's are those of exact sums, whatever screens; Triton's also depend on its compiler and the plan.
@@ -40,7 +40,7 @@ def arithmetic(backend: str, device: torch.device, d_in: int, width: int, weight
         return backend
     from ft_audit.kernels.jumprelu.triton_plans import choose_plan
 
-    plan = choose_plan(device, d_in, width, str(weights_dtype).removeprefix("torch."))
+    plan = choose_plan(device, d_in, width, str(product_dtype).removeprefix("torch."))
     return f"triton {version('triton')}: {plan}"
 
 
