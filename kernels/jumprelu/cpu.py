@@ -24,7 +24,13 @@ from torch import Tensor
 
 from ft_audit.kernels.cpu_precision import fastest_matmul_dtype
 from ft_audit.kernels.jumprelu.cpu_kernels import SPARE, TOO_SMALL, join_blocks, rescore, scan
-from ft_audit.kernels.jumprelu.cpu_screens import FloatScreen, Int8Screen, Screen, int8_is_exact
+from ft_audit.kernels.jumprelu.cpu_screens import (
+    FloatScreen,
+    Int8Screen,
+    Screen,
+    int8_is_exact,
+    int8_may_pay,
+)
 from ft_audit.kernels.jumprelu.weights import JumpReluWeights
 from ft_audit.kernels.sparse_rows import SparseRows
 
@@ -56,11 +62,12 @@ class CpuEncoder:
         self.bias_F = weights.b_enc_F.double().numpy()
         # relu: below zero nothing fires, whatever the threshold.
         self.cut_F = weights.threshold_F.clamp_min(0.0).numpy()
+        assert screening != torch.int8 or int8_is_exact(), "products in eight bits may saturate here"
         self.screening = screening or fastest_matmul_dtype()
         self._screen: Screen | None = None
         if self.screening != torch.int8:
             self._screen = FloatScreen(weights, self._exact_FD, self.edges, self.screening)
-        self._may_race = screening is None and width >= MIN_RACE_WIDTH and int8_is_exact()
+        self._may_race = screening is None and width >= MIN_RACE_WIDTH and int8_may_pay()
         self._buffers: dict[torch.dtype, Tensor] = {}
         self._parts: list[_Part] = []
 

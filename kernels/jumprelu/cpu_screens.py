@@ -138,12 +138,16 @@ class Int8Screen:
 
 
 def int8_is_exact() -> bool:
-    """Whether torch multiplies eight bits here without saturating, and faster than bfloat16.
+    """Whether torch multiplies eight bits here without saturating.
 
-    Before VNNI the processor adds pairs of products in 16 bits, which can saturate. Where there is AMX,
-    torch 2.13 has no kernel for it in eight bits, and its bfloat16 one is faster.
+    Before VNNI the processor adds pairs of products in 16 bits, which can saturate.
     """
-    return torch.cpu._is_vnni_supported() and not torch.cpu._is_amx_tile_supported()
+    return torch.cpu._is_vnni_supported()
+
+
+def int8_may_pay() -> bool:
+    """Whether eight bits may be faster than bfloat16; torch 2.13 uses AMX for the latter alone."""
+    return int8_is_exact() and not torch.cpu._is_amx_tile_supported()
 
 
 def _margin(weights: JumpReluWeights, start: int, stop: int) -> Tensor:

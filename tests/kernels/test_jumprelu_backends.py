@@ -1,6 +1,7 @@
 """Which backend encodes, what it says of itself, and what no backend accepts."""
 
 import re
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -11,6 +12,10 @@ from ft_audit.kernels.jumprelu import Encoder, JumpReluWeights, arithmetic, back
 from ft_audit.kernels.sparse_rows import SparseRows
 
 GPU = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # or Triton's interpreter
+
+
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+BACKENDS = ("cpu", "naive", pytest.param("triton", marks=needs_triton))
 
 
 def make_weights(device: torch.device | None = None) -> JumpReluWeights:
@@ -26,7 +31,7 @@ def encode_with(x_TD: Tensor, backend: str) -> SparseRows:
 
 # The interpreter multiplies what a device would: infinity by zero.
 @pytest.mark.filterwarnings("ignore:invalid value encountered in matmul:RuntimeWarning")
-@pytest.mark.parametrize("backend", ["cpu", "naive", "triton"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_activations_that_are_not_numbers_are_refused(backend: str, bad: float) -> None:
     x_TD = torch.ones(20, 8)
@@ -35,7 +40,7 @@ def test_activations_that_are_not_numbers_are_refused(backend: str, bad: float) 
         encode_with(x_TD, backend)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "naive", "triton"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_another_width_is_refused(backend: str) -> None:
     with pytest.raises(SaeError, match="reads 8 dimensions, the activations have 9"):
         encode_with(torch.ones(3, 9), backend)
