@@ -96,4 +96,4 @@ def test_the_plain_install_has_no_heavy_library() -> None:
 
 
 def test_the_extras_are_the_documented_ones() -> None:
-    assert set(PROJECT["optional-dependencies"]) == {"engine", "vllm", "train", "demo", "dev"}
+    assert set(PROJECT["optional-dependencies"]) == {"engine", "vllm", "train", "demo", "bench", "dev"}

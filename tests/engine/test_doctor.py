@@ -43,8 +43,8 @@ def test_without_torch_the_reader_s_side_works_and_the_rest_says_what_to_install
     for what in ("precompute on the processor", "precompute on cuda", "precompute on mps"):
         assert abilities[what] == {"what": what, "works": False, "note": "pip install 'ft-audit[engine]'"}
     assert abilities["finetune, calibrate"]["note"] == "pip install 'ft-audit[train]'"
-    assert report["extras"]["engine"]["missing"] == ["torch>=2.7"]
-    assert "engine lacks torch>=2.7" in doctor.render(report)
+    assert report["extras"]["engine"]["missing"] == ["torch>=2.11"]
+    assert "engine lacks torch>=2.11" in doctor.render(report)
 
 
 def test_a_torch_that_cannot_be_imported_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,8 @@ def test_the_product_in_eight_bits_stays_within_its_bound() -> None:
     screen = encoder._screen
     assert screen is not None
     lowest_F, by_norm_F, by_rounding_F = (torch.from_numpy(row).double() for row in screen.bounds[0])
-    unit_T, norm_T, rounding_T = torch.from_numpy(encoder._parts[0].factor_T3).double().T[:, :, None]
+    factor_T3 = np.concatenate([part.factor_T3 for part in encoder._parts])
+    unit_T, norm_T, rounding_T = torch.from_numpy(factor_T3).double().T[:, :, None]
     # What `scan` compares: screened >= unit * lowest - band, where unit * lowest stands for pre == cut.
     cut_F = weights.threshold_F.clamp_min(0.0).double()
     pre_TF = x_TD.double() @ weights.w_enc_DF.double() + weights.b_enc_F.double()
