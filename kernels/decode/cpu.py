@@ -5,7 +5,7 @@ Legend of shapes: T tokens, N non-zeros, D d_model, F features.
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,10 +13,9 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ft_audit.kernels.cpu_parts import as_array, part_edges
 from ft_audit.kernels.jumprelu.cpu_kernels import REORDER, widen
 from ft_audit.kernels.sparse_rows import SparseRows
-
-MIN_ROWS_A_PART = 16  # below that a thread costs more than it saves
 
 
 class _Operands(NamedTuple):
@@ -43,7 +42,7 @@ def squared_errors(
     """|x - decoded|^2 and |x|^2 of every row, float32 [T] each."""
     error_T, square_T = torch.empty(rows.num_rows), torch.empty(rows.num_rows)
     operands = _operands(rows, w_dec_FD, b_dec_D)
-    x, error, square = _array(x_TD), error_T.numpy(), square_T.numpy()
+    x, error, square = as_array(x_TD), error_T.numpy(), square_T.numpy()
     _in_parts(rows.num_rows, lambda start, stop: _squared_errors(start, stop, operands, x, error, square))
     return error_T, square_T
 
@@ -58,25 +57,19 @@ def _operands(rows: SparseRows, w_dec_FD: Tensor, b_dec_D: Tensor | None) -> _Op
     return _Operands(
         rows.indptr_T1.numpy(),
         rows.index_N.numpy(),
-        _array(rows.value_N),
-        _array(w_dec_FD),
+        as_array(rows.value_N),
+        as_array(w_dec_FD),
         np.zeros(w_dec_FD.shape[1], dtype=np.float32) if b_dec_D is None else b_dec_D.numpy(),
     )
 
 
-def _array(tensor: Tensor) -> NDArray[Any]:
-    """The tensor's memory as NumPy sees it; bfloat16 as its bits, uint16."""
-    return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
-
-
 def _in_parts(num_rows: int, work: Callable[[int, int], None]) -> None:
     """Do the rows [start, stop) of as many parts as there are threads, side by side."""
-    num_parts = max(1, min(torch.get_num_threads(), num_rows // MIN_ROWS_A_PART))
-    edges = [num_rows * part // num_parts for part in range(num_parts + 1)]
-    if num_parts == 1:
+    edges = part_edges(num_rows)
+    if len(edges) == 2:
         work(0, num_rows)
         return
-    with ThreadPoolExecutor(num_parts) as pool:
+    with ThreadPoolExecutor(len(edges) - 1) as pool:
         list(pool.map(work, edges[:-1], edges[1:]))
 
 

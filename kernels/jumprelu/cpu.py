@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ft_audit.kernels.cpu_parts import as_array, part_edges
 from ft_audit.kernels.cpu_precision import fastest_matmul_dtype
 from ft_audit.kernels.jumprelu.cpu_kernels import SPARE, TOO_SMALL, join_blocks, rescore, scan
 from ft_audit.kernels.jumprelu.cpu_screens import (
@@ -36,7 +37,6 @@ from ft_audit.kernels.sparse_rows import SparseRows
 
 FEATURES_A_BLOCK = 2048  # with 1,024 rows, a block of screened values takes 4 to 8 MB
 FIRST_CANDIDATES_PER_ROW = 64
-MIN_ROWS_A_PART = 16  # below that a thread costs more than it saves
 # Eight bits bring more candidates: from this size on they may pay, and one block of rows is enough to see.
 MIN_RACE_ROWS, MIN_RACE_WIDTH, RACE_ROUNDS = 512, 8192, 2
 
@@ -58,7 +58,7 @@ class CpuEncoder:
         width = weights.num_features
         self.edges = [*range(0, width, FEATURES_A_BLOCK), width]
         self._exact_FD = weights.w_enc_DF.t().contiguous()
-        self.exact_FD = _array(self._exact_FD)
+        self.exact_FD = as_array(self._exact_FD)
         self.bias_F = weights.b_enc_F.double().numpy()
         # relu: below zero nothing fires, whatever the threshold.
         self.cut_F = weights.threshold_F.clamp_min(0.0).numpy()
@@ -119,13 +119,14 @@ class CpuEncoder:
 
     def _encode(self, x_TD: Tensor, screen: Screen) -> SparseRows:
         num_rows = x_TD.shape[0]
-        num_parts = max(1, min(torch.get_num_threads(), num_rows // MIN_ROWS_A_PART))
+        edges = part_edges(num_rows)
+        num_parts = len(edges) - 1
         while len(self._parts) < num_parts:
             self._parts.append(_Part(self))
         parts = self._parts[:num_parts]
         operand_TD = screen.operand(x_TD)
-        x, operand = _array(x_TD), _array(operand_TD)
-        for part, (start, stop) in zip(parts, pairwise(_cut(num_rows, num_parts)), strict=True):
+        x, operand = as_array(x_TD), as_array(operand_TD)
+        for part, (start, stop) in zip(parts, pairwise(edges), strict=True):
             part.begin(x[start:stop], operand[start:stop], start)
         with ThreadPoolExecutor(num_parts) as pool:
 
@@ -139,7 +140,7 @@ class CpuEncoder:
             for block in range(len(self.edges) - 1):
                 screened_Tf = self.screened(num_rows, block)
                 screen.multiply(operand_TD, block, screened_Tf)
-                values = _array(screened_Tf)
+                values = as_array(screened_Tf)
                 each(lambda part: part.decide(values, screen.bounds[block], block))  # noqa: B023
             return self._join(parts, each)
 
@@ -229,15 +230,3 @@ class _Part:
             index_N[start:stop],
             value_N[start:stop],
         )
-
-
-def _cut(num_rows: int, num_parts: int) -> list[int]:
-    return [num_rows * part // num_parts for part in range(num_parts + 1)]
-
-
-def _array(tensor: Tensor) -> NDArray[np.generic]:
-    """The tensor's memory as NumPy sees it; bfloat16 as its bits, uint16."""
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(np.uint16)
-    array: NDArray[np.generic] = tensor.numpy()
-    return array

@@ -127,7 +127,8 @@ def check_against_plain(rows: SparseRows, x_TD: Tensor, weights: JumpReluWeights
     assert bool((off_TF[outside_TF & (got_TF > 0)] <= 0).all())
     if outside_TF.numel():
         widest = 1e-3 if DEVICE.type == "cpu" else 1e-2
-        assert float((~outside_TF).float().mean()) < widest  # a wide band would prove nothing
+        # A wide band would prove nothing; a narrow one still holds an entry of some small draws, by chance.
+        assert int((~outside_TF).sum()) <= max(2, widest * outside_TF.numel())
 
 
 def check_layout(rows: SparseRows, num_rows: int) -> None:
