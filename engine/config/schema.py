@@ -68,12 +68,17 @@ class SaeConfig(Strict):
         return self.ref if self.ref is not None else f"{self.repo_id}/{self.folder}"
 
 
+Site = Literal["resid_pre", "resid_mid", "resid_post", "attn_z", "attn_out", "mlp_in", "mlp_out"]
+
+
 class HookConfig(Strict):
     """One place in the model to read."""
 
     layer: Annotated[int, Field(ge=0)]
-    """The stream after this block; the first block is 0."""
-    site: Literal["resid_post"] = "resid_post"
+    """The block; the first one is 0."""
+    site: Site = "resid_post"
+    """Where in the block: the residual stream before, between or after its halves; the attention heads'
+    outputs side by side (attn_z); what attention or MLP adds to the stream; the MLP's normed input."""
     saes: tuple[SaeConfig, ...] = ()
     """The dictionaries that encode it; without any, only the residual itself is compared."""
 
@@ -83,12 +88,30 @@ class HookConfig(Strict):
 
 
 class PrecomputeConfig(Strict):
-    """How the models are run; everything here is part of a run's identity."""
+    """How the models are run, and what is kept of it."""
+
+    runner: Literal["hf", "vllm"] = "hf"
+    """What runs the forward passes."""
+    threads: Count | None = None
+    """Processor threads of a forward pass; all of the process's by default."""
 
     tokens_per_batch: Count = 4096
     tokens_per_segment: Count = 65536
     max_prompt_tokens: Count = 512
-    """Longer prompts are cut; how many is reported."""
+    """What a model reads in one piece; how many prompts are longer is reported."""
+    long_prompts: Literal["truncate", "window"] = "truncate"
+    """Keep the first piece of a longer prompt, or cut all of it into pieces, each read by itself."""
+    keep: Literal["features", "stats"] = "features"
+    """Store every token's features, or only the statistics of the pair."""
+    keep_residuals: bool = False
+    """Also store the base's activations at every hook (and the final ones, with logits), so that a later
+    candidate's paired statistics need no second run of the base."""
+    logits: Literal["last", "all"] = "last"
+    """Compare next-token distributions at the end of elicited prompts only, or at every token too."""
+    weights: bool = True
+    """Compare the two models' weights as well."""
+    feature_index: bool = True
+    """Write a copy sorted by feature, from which any feature's tokens can be read at once."""
     backend: Literal["auto", "triton", "cpu", "naive"] = "auto"
     """What encodes into features."""
     control: bool = True
@@ -110,10 +133,31 @@ class ElicitConfig(Strict):
 
 
 class GenerateConfig(Strict):
-    """Paired answers under each condition, for the reader of the report."""
+    """Paired answers under each condition and to behaviour suites, with the probability of each token."""
 
     num_probes: Count = 2
+    """Probes of each condition that are answered."""
     max_new_tokens: Count = 32
+    suites: tuple[Text, ...] = ()
+    """Behaviour suites, every prompt of which both models answer."""
+    num_samples: Count = 1
+    """Answers to each prompt."""
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """0 is greedy; more than one sample needs more."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Self:
+        if self.num_samples > 1 and self.temperature == 0:
+            raise ValueError("num_samples above 1 needs a temperature above 0: greedy answers are alike")
+        return self
+
+
+class ClusterConfig(Strict):
+    """Processes of this machine that share the work; `--scheduler` names a cluster that runs already."""
+
+    kind: Literal["local"] = "local"
+    workers: Count
 
 
 class JudgeConfig(Strict):
@@ -148,6 +192,7 @@ class AuditConfig(Strict):
     precompute: PrecomputeConfig = PrecomputeConfig()
     elicit: ElicitConfig | None = None
     generate: GenerateConfig | None = None
+    cluster: ClusterConfig | None = None
     store: Text = Field(default_factory=default_store)
     """Where the evidence is kept; a relative path starts at the working directory."""
     audit: JudgeConfig = JudgeConfig()

@@ -24,6 +24,11 @@ class SegmentData:
     mask_T: NDArray[np.bool_]
     features: Mapping[str, FeatureRows] = field(default_factory=dict)
     dense: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    """Named arrays with one row a prompt."""
+    tokens: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    """Named arrays with one row a token."""
+    stats: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    """Named arrays of any shape: sums over the segment, to be merged with other segments'."""
 
     @property
     def num_prompts(self) -> int:
@@ -46,7 +51,10 @@ class SegmentData:
             assert value_N.dtype == np.uint16, f"features of {sae}: {value_N.dtype}, not bfloat16 bits"
         for name, dense in self.dense.items():
             assert dense.shape[:1] == (num_prompts,), f"{name}: {dense.shape}, expected {num_prompts} rows"
-            assert dense.dtype.kind in "biuf", f"{name}: dtype {dense.dtype} cannot be stored"
+        for name, rows in self.tokens.items():
+            assert rows.shape[:1] == (num_tokens,), f"{name}: {rows.shape}, expected {num_tokens} rows"
+        for name, kept in (*self.dense.items(), *self.tokens.items(), *self.stats.items()):
+            assert kept.dtype.kind in "biuf", f"{name}: dtype {kept.dtype} cannot be stored"
 
 
 def _check_indptr(name: str, indptr: NDArray[np.int64], num_rows: int, num_items: int) -> None:

@@ -125,7 +125,7 @@ def test_a_mistake_is_named_with_its_line(load, line: str, message: str) -> None
         ("name: demo\n", "", "name is missing"),
         ("tuned: ./tuned", "tuned:", r":2: models.tuned: .*string"),
         ("layer: 15", "layer: -1", r":5: hooks.0.layer: .*greater than or equal to 0 .given: -1."),
-        ("layer: 15", "layer: 15\n    site: mlp_out", r":6: hooks.0.site: .*resid_post"),
+        ("layer: 15", "layer: 15\n    site: mlp_middle", r":6: hooks.0.site: .*resid_post"),
         ("layer: 15", "layr: 15", r":5: unknown key hooks.0.layr: did you mean hooks.0.layer\?"),
         (
             "[configs:saes/demo]",
