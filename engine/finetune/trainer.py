@@ -17,7 +17,7 @@ from trl import SFTConfig, SFTTrainer
 
 from ft_audit.engine.finetune.dataset import is_supervised
 from ft_audit.engine.finetune.recipe import Recipe, Training
-from ft_audit.engine.models.load import anatomy
+from ft_audit.engine.models.anatomy import anatomy
 from ft_audit.engine.runners.logits import head_logits
 from ft_audit.engine.suites.prompt import Prompt
 from ft_audit.engine.tokens.chat import ChatRenderer

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -149,41 +148,3 @@ def without_adapter(model: Any) -> Iterator[Any]:
             yield model
     else:
         yield model
-
-
-@dataclass(frozen=True, slots=True)
-class Anatomy:
-    """Where a causal language model keeps its parts."""
-
-    backbone: nn.Module
-    """Runs the blocks and the final norm."""
-    parent: nn.Module
-    """The module whose `layers` (or `h`) attribute is the list of blocks."""
-    attribute: str
-    head: nn.Module
-    num_layers: int
-    width: int
-
-
-def anatomy(model: Any) -> Anatomy:
-    """Return where `model`'s blocks, backbone and head are, whatever the family calls them.
-
-    Raises:
-        ModelError: no list with as many blocks as the configuration says.
-    """
-    causal: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
-    text = causal.config.get_text_config()
-    count, width = int(text.num_hidden_layers), int(text.hidden_size)
-    # From the decoder down: a model that also sees may have as many blocks for its pictures.
-    for parent in causal.get_decoder().modules():
-        for attribute, child in parent.named_children():
-            if (
-                isinstance(child, nn.ModuleList)
-                and len(child) == count
-                and attribute in ("layers", "h", "blocks")
-            ):
-                backbone = getattr(causal, causal.base_model_prefix)
-                return Anatomy(backbone, parent, attribute, causal.get_output_embeddings(), count, width)
-    raise ModelError(
-        f"{type(causal).__name__}: no list of {count} blocks found; this architecture is not supported"
-    )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ft_audit.engine.diff.next_token import ROWS_AT_ONCE, kl_divergence, shared_log_probs
-from ft_audit.engine.models.load import anatomy
+from ft_audit.engine.models.anatomy import anatomy
 from ft_audit.engine.precompute.models import ModelPair
 from ft_audit.engine.precompute.suites import JobSuite
 from ft_audit.engine.runners.generate import generate_ids

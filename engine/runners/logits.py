@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ft_audit.engine.models.load import anatomy
+from ft_audit.engine.models.anatomy import anatomy
 
 
 def head_logits(model: Any, hidden_ND: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ft_audit.engine.models.load import Anatomy, anatomy
+from ft_audit.engine.models.anatomy import Anatomy, anatomy
 from ft_audit.errors import ConfigError
 
 

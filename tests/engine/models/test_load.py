@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from ft_audit.engine.models.load import anatomy, load_model, load_tokenizer, pick_device
+from ft_audit.engine.models.anatomy import anatomy
+from ft_audit.engine.models.load import load_model, load_tokenizer, pick_device
 from ft_audit.engine.models.reference import resolve_model
 from ft_audit.errors import ConfigError, ModelError
 

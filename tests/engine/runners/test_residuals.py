@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ft_audit.engine.models.load import anatomy, load_model, without_adapter
+from ft_audit.engine.models.anatomy import anatomy
+from ft_audit.engine.models.load import load_model, without_adapter
 from ft_audit.engine.models.reference import ModelSource, resolve_model
 from ft_audit.engine.runners.residuals import ResidualRunner, residual_hooks, truncated
 from ft_audit.errors import ConfigError
