@@ -14,6 +14,7 @@ from ft_audit.engine.cluster import Scheduler, scheduler_or_threads
 from ft_audit.engine.diff.align import find_sae
 from ft_audit.engine.diff.segment_rows import SegmentRows, read_rows
 from ft_audit.engine.store import RunReader
+from ft_audit.engine.store.context import Context
 
 NUM_CONTEXTS = 8
 WINDOW = 12
@@ -32,25 +33,6 @@ CONTEXTS_SCHEMA = pa.schema(
         ("activations", pa.list_(pa.float32())),
     ]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """A prompt's strongest activation of one feature and the tokens within the window around it.
-
-    `position` is the peak's place in its prompt, from 0. A token that does not count has activation 0.
-    """
-
-    prompt: int
-    position: int
-    peak: float
-    tokens: tuple[int, ...]
-    activations: tuple[float, ...]
-
-    @property
-    def strength(self) -> tuple[float, int, int]:
-        """The sort key: strongest first, ties in the order of the suite."""
-        return -self.peak, self.prompt, self.position
 
 
 # For each wanted feature, in the order asked, its contexts, strongest first.
