@@ -5,6 +5,7 @@ alone, not on how they were cut into parts. All loops release the GIL, so that s
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -39,7 +40,9 @@ def sort_by_feature(
 def merge_parts(parts: Sequence[FeatureMajor]) -> FeatureMajor:
     """Parts over different tokens as one; all of the same features."""
     assert parts, "nothing to merge"
-    indptr_F1 = np.sum([part.indptr_F1 for part in parts], axis=0, dtype=np.int64)
+    indptr_F1 = np.zeros_like(parts[0].indptr_F1)
+    for part in parts:
+        indptr_F1 += part.indptr_F1
     key_N = np.empty(int(indptr_F1[-1]), dtype=np.uint64)
     cursor_F = indptr_F1[:-1].copy()
     for part in parts:
@@ -131,7 +134,7 @@ def _peaks(
         prompt, kept = 0, 0
         n = first
         while n < last:
-            prompt = _prompt_of(np.int64(token_N[n]), prompt, prompt_indptr_P1)
+            prompt = _prompt_of(token_N[n], prompt, prompt_indptr_P1)
             stop = prompt_indptr_P1[prompt + 1]
             best = n
             n += 1
@@ -151,8 +154,9 @@ def _peaks(
 
 
 @njit(cache=True, nogil=True)
-def _prompt_of(token: int, prompt: int, prompt_indptr_P1: NDArray[np.int64]) -> int:
+def _prompt_of(number: Any, prompt: int, prompt_indptr_P1: NDArray[np.int64]) -> int:
     """The prompt that holds the token, at or after `prompt`: steps that double, then a bisection."""
+    token = np.int64(number)
     num_prompts = len(prompt_indptr_P1) - 1
     low, step = prompt, 1
     high = low + 1

@@ -1,0 +1,185 @@
+"""Answers what a feature did from the feature-major copy of a diff, reading only the chunks it needs.
+
+The copy (`features.zarr`) holds, for each suite, its tokens in suite order; for each dictionary, suite and
+side, each feature's counted tokens and values, and which of them are the strongest of their prompts; and each
+group of statistics with one feature's values side by side.
+
+Legend: T tokens, P prompts, F features, N non-zeros, K peaks kept a feature, S statistics of a feature.
+"""
+
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ft_audit.engine.store.context import Context
+from ft_audit.engine.store.diff_reader import DiffReader
+from ft_audit.engine.store.rows import decode_bf16
+from ft_audit.errors import StoreError
+
+SIDES = ("base", "tuned")
+NO_PEAK = 0xFFFFFFFF  # fills the row of a feature that fired in fewer prompts than peaks are kept
+READ_WHOLE = 1 << 16  # a feature of so few entries is read in one piece, as that costs one chunk
+
+
+class FeatureTokens(NamedTuple):
+    """Every counted token on which a feature fired, in suite order."""
+
+    token_N: NDArray[np.int64]  # its number in the suite's tokens
+    prompt_N: NDArray[np.int64]
+    position_N: NDArray[np.int64]  # its place in its prompt, from 0
+    value_N: NDArray[np.float32]
+
+
+def suite_path(suite: str, name: str) -> str:
+    """Where an array of a suite's tokens lies."""
+    return f"suites/{_one_part(suite)}/{name}"
+
+
+def feature_path(sae: str, suite: str, side: str, name: str) -> str:
+    """Where an array of one dictionary, suite and side lies."""
+    return f"features/{_one_part(sae)}/{_one_part(suite)}/{side}/{name}"
+
+
+def statistics_path(group: str, name: str) -> str:
+    """Where the rows of a group of statistics lie."""
+    return f"statistics/{_one_part(group)}/{name}"
+
+
+def _one_part(name: str) -> str:
+    # A slash would let "a/b" with "c" and "a" with "b/c" name the same place.
+    return quote(name, safe=" +=@").replace("~", "%7E").replace("%", "~")
+
+
+class FeatureIndex:
+    """The feature-major copy of one diff."""
+
+    def __init__(self, diff: DiffReader) -> None:
+        self._diff = diff
+        self._paths = frozenset(diff.index_paths())
+        self._arrays: dict[str, Any] = {}
+        self._prompts: dict[str, NDArray[np.int64]] = {}
+        self._names: dict[str, list[str]] = {}
+
+    def statistics(self, group: str, feature: int) -> dict[str, float]:
+        """The feature's entry in every array [F] of a stats group such as `features/<sae>/<suite>`.
+
+        Raises StoreError where the copy holds no such group or the group no such feature.
+        """
+        if group not in self._names:
+            names = self._array(statistics_path(group, "names"), f"statistics of {group!r}")
+            self._names[group] = bytes(names[0 : len(names)]).decode().split("\n")
+        names_S = self._names[group]
+        values = self._array(statistics_path(group, "value_FS"), f"statistics of {group!r}")
+        self._check_feature(feature, len(values) // len(names_S))
+        row_S = values[feature * len(names_S) : (feature + 1) * len(names_S)]
+        return dict(zip(names_S, row_S.tolist(), strict=True))
+
+    def tokens_of(self, sae: str, suite: str, side: str, feature: int) -> FeatureTokens:
+        """Every counted token on which the feature fired; StoreError where there is no such feature."""
+        first, last = self._entries(sae, suite, side, feature)
+        token_N, value_N = self._read(sae, suite, side, first, last)
+        prompt_N, position_N = self._places(suite, token_N)
+        return FeatureTokens(token_N, prompt_N, position_N, value_N)
+
+    def top_contexts(
+        self, sae: str, suite: str, side: str, feature: int, num_contexts: int = 8, window: int = 12
+    ) -> tuple[Context, ...]:
+        """The contexts of the feature's highest activations, at most one a prompt, strongest first.
+
+        Each holds the tokens at most `window` from its peak. Raises StoreError where there is no such copy or
+        feature.
+        """
+        first, last = self._entries(sae, suite, side, feature)
+        peaks = self._peaks(sae, suite, side, feature, first, last, num_contexts)
+        whole = self._read(sae, suite, side, first, last) if last - first <= READ_WHOLE else None
+        found = []
+        for peak in peaks:
+            # A token has one entry at most, so nothing within the window lies further from the peak than it.
+            low, high = max(peak - window, 0), min(peak + window + 1, last - first)
+            if whole is None:
+                near = self._read(sae, suite, side, first + low, first + high)
+            else:
+                near = whole[0][low:high], whole[1][low:high]
+            found.append(self._context(suite, *near, peak - low, window))
+        return tuple(found)
+
+    def _context(
+        self, suite: str, token_N: NDArray[np.int64], value_N: NDArray[np.float32], peak: int, window: int
+    ) -> Context:
+        """The context around entry `peak` of entries that reach as far as the window."""
+        token = int(token_N[peak])
+        (prompt,), (position,) = self._places(suite, token_N[peak : peak + 1])
+        start, end = (int(edge) for edge in self._prompt_indptr(suite)[prompt : prompt + 2])
+        low, high = max(start, token - window), min(end, token + window + 1)
+        activations = np.zeros(high - low, dtype=np.float32)
+        inside = slice(*np.searchsorted(token_N, (low, high)))
+        activations[token_N[inside] - low] = value_N[inside]
+        ids = self._array(suite_path(suite, "token_id_T"), f"tokens of {suite!r}")[low:high]
+        return Context(
+            prompt=int(prompt),
+            position=int(position),
+            peak=float(value_N[peak]),
+            tokens=tuple(ids.tolist()),
+            activations=tuple(activations.tolist()),
+        )
+
+    def _entries(self, sae: str, suite: str, side: str, feature: int) -> tuple[int, int]:
+        what = f"features of {sae!r} on suite {suite!r}, side {side!r}"
+        indptr_F1 = self._array(feature_path(sae, suite, side, "feature_indptr_F1"), what)
+        self._check_feature(feature, len(indptr_F1) - 1)
+        first, last = indptr_F1[feature : feature + 2].tolist()
+        return first, last
+
+    def _peaks(
+        self, sae: str, suite: str, side: str, feature: int, first: int, last: int, num_contexts: int
+    ) -> list[int]:
+        """The entries of the strongest tokens of each prompt, counted from the feature's first."""
+        peaks = self._array(feature_path(sae, suite, side, "peak_FK"), "peaks")
+        num_features = len(self._array(feature_path(sae, suite, side, "feature_indptr_F1"), "")) - 1
+        num_kept = len(peaks) // num_features
+        peak_K = peaks[feature * num_kept : (feature + 1) * num_kept]
+        known = peak_K[peak_K != NO_PEAK]
+        if num_contexts <= len(known) or len(known) < num_kept:
+            return [int(peak) for peak in known[:num_contexts]]
+        token_N, value_N = self._read(sae, suite, side, first, last)
+        prompt_N, _ = self._places(suite, token_N)
+        by_strength = np.lexsort((token_N, -value_N))
+        _, first_of_prompt = np.unique(prompt_N[by_strength], return_index=True)
+        return [int(peak) for peak in by_strength[np.sort(first_of_prompt)][:num_contexts]]
+
+    def _read(
+        self, sae: str, suite: str, side: str, first: int, last: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        token_N = self._array(feature_path(sae, suite, side, "token_N"), "tokens")[first:last]
+        value_N = self._array(feature_path(sae, suite, side, "value_N"), "values")[first:last]
+        return token_N.astype(np.int64), decode_bf16(value_N)
+
+    def _places(self, suite: str, token_N: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        indptr_P1 = self._prompt_indptr(suite)
+        prompt_N = np.searchsorted(indptr_P1, token_N, side="right") - 1
+        return prompt_N, token_N - indptr_P1[prompt_N]
+
+    def _prompt_indptr(self, suite: str) -> NDArray[np.int64]:
+        if suite not in self._prompts:
+            stored = self._array(suite_path(suite, "prompt_indptr_P1"), f"tokens of {suite!r}")
+            self._prompts[suite] = np.asarray(stored[0 : len(stored)])
+        return self._prompts[suite]
+
+    def _check_feature(self, feature: int, num_features: int) -> None:
+        if not 0 <= feature < num_features:
+            raise StoreError(
+                f"diff {self._diff.manifest.diff_id}: there is no feature {feature}: "
+                f"name one from 0 to {num_features - 1}"
+            )
+
+    def _array(self, path: str, what: str) -> Any:
+        if path not in self._arrays:
+            if path not in self._paths:
+                raise StoreError(
+                    f"the feature index of diff {self._diff.manifest.diff_id} holds no {what}: set "
+                    "`precompute.feature_index: true` and run `ft-audit precompute` again"
+                )
+            self._arrays[path] = self._diff.index_array(path)
+        return self._arrays[path]
