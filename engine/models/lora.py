@@ -64,6 +64,22 @@ def check_lora(config: Any, ref: str) -> None:
         raise ModelError(f"model {ref!r}: {field.name} {value!r} is no plain LoRA: {MERGE}")
 
 
+def read_lora(adapter: Path, ref: str) -> Any:
+    """Return the checked PEFT config of an adapter's folder.
+
+    Raises:
+        ModelError: an `adapter_config.json` that cannot be read or describes no plain LoRA.
+    """
+    from peft import PeftConfig
+
+    try:
+        config = PeftConfig.from_pretrained(str(adapter))
+    except (ValueError, OSError, KeyError, RuntimeError, ImportError, TypeError) as error:
+        raise ModelError(f"model {ref!r}: its adapter_config.json cannot be read: {error}") from error
+    check_lora(config, ref)
+    return config
+
+
 def check_keys(wrapped: Any, adapter: Path, ref: str) -> None:
     """Raise ModelError unless the file holds exactly the weights that the adapter's config asks for.
 
