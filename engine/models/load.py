@@ -1,11 +1,14 @@
 """Loading a model for auditing: safetensors only, no code of its own, finite weights."""
 
+import logging
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from accelerate.utils import align_module_device
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
@@ -18,10 +21,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ft_audit.engine.models.lora import check_keys, check_lora
+from ft_audit.engine.models.anatomy import anatomy
+from ft_audit.engine.models.lora import check_keys, check_lora, in_blocks, keys_of
+from ft_audit.engine.models.quantized import ask_for_plain_weights, make_plain, why_not
 from ft_audit.engine.models.reference import ModelSource
 from ft_audit.errors import ConfigError, ModelError
 
+SWITCH = "_disable_adapters"  # what PEFT's layers ask in each forward pass
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 # What transformers raises for a configuration, a file or a quantisation that it cannot read.
 UNREADABLE = (ValueError, OSError, KeyError, RuntimeError, ImportError, SafetensorError, StrictDataclassError)
@@ -58,54 +64,160 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 
 
 def check_finite(model: nn.Module, ref: str) -> None:
-    """Raise ModelError naming the first parameter of `model` that holds a NaN or an infinity."""
-    for name, parameter in model.named_parameters():
-        # A sum is NaN or infinite if any element is, and needs no temporary of the parameter's size.
-        if not torch.isfinite(parameter.detach().sum(dtype=torch.float32)) and not bool(
-            torch.isfinite(parameter.detach()).all()
-        ):
-            raise ModelError(
-                f"model {ref!r}: parameter {name} holds NaN or infinite values; re-export the model"
-            )
+    """Raise ModelError naming the first parameter of `model` that holds a NaN or an infinity.
+
+    Weights that lie on disk are read for it; those of a head that was left out are not there to be checked.
+    """
+    seen: set[int] = set()
+    for path, module in model.named_modules():
+        with align_module_device(module):
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter.is_meta or id(parameter) in seen:
+                    continue
+                seen.add(id(parameter))
+                # A sum is NaN or infinite if any element is, and needs no temporary of the parameter's size.
+                if not torch.isfinite(parameter.detach().sum(dtype=torch.float32)) and not bool(
+                    torch.isfinite(parameter.detach()).all()
+                ):
+                    raise ModelError(
+                        f"model {ref!r}: parameter {f'{path}.{name}'.lstrip('.')} holds NaN or infinite "
+                        "values; re-export the model"
+                    )
 
 
 @torch.inference_mode(False)  # a caller inside it would get weights that can never leave it
-def load_model(source: ModelSource, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """Return the full model in eval mode; an adapter is loaded unmerged over its base.
+def load_model(
+    source: ModelSource,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    num_layers: int | None = None,
+    head: bool = True,
+    device_map: str | dict[str, Any] | None = None,
+) -> PreTrainedModel:
+    """Return the model in eval mode; an adapter is loaded unmerged over its base.
 
-    Unmerged, because adding a small low-rank product into bfloat16 weights rounds part of it away.
+    Unmerged, because adding a small low-rank product into bfloat16 weights rounds part of it away. Of a model
+    of which only the first `num_layers` blocks are read, nothing else is loaded, neither of the base nor of
+    the adapter; without `head` an output head with weights of its own stays on the meta device, empty. A
+    quantised model gets plain weights. `device_map` spreads the weights over several devices as accelerate
+    does ("auto" fills them in turn, and then the memory of the processor); `device` is then not looked at.
 
     Raises:
-        ModelError: an architecture that needs code of its own, missing, NaN or infinite weights, a wrong
-            adapter.
+        ModelError: an architecture that needs code of its own, missing, surplus, NaN or infinite weights, a
+            quantisation that cannot be undone, a wrong adapter.
     """
+    config = _config(source, num_layers)
+    method = ask_for_plain_weights(config, source.ref)
+    head = head or bool(getattr(config, "tie_word_embeddings", True)) or _on_the_head(source)
+    try:
+        model, info, unread = _read(source, config, dtype, device_map, head)
+        if method is not None:
+            model = make_plain(model, method, dtype)
+    except UNREADABLE as error:
+        if method is not None:
+            raise why_not(method, source.ref, error) from error
+        raise ModelError(f"model {source.ref!r}: cannot be loaded: {error}") from error
+    _check_all_read(source, info, unread, num_layers)
+    if device_map is None:
+        (model if head else getattr(model, model.base_model_prefix)).to(device)
+    model.eval()
+    check_finite(model, source.ref)
+    loaded: PreTrainedModel = attach_adapter(model, source) if source.adapter is not None else model
+    return loaded
+
+
+def _config(source: ModelSource, num_layers: int | None) -> Any:
     try:
         config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
-        loader: Any = AutoModelForCausalLM  # its declared result knows nothing of the loading info
-        model, info = loader.from_pretrained(
-            source.folder,
-            config=config,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            attn_implementation=_attention(config),
-            output_loading_info=True,
-        )
+        text = config.get_text_config()
+        if num_layers is not None and num_layers < text.num_hidden_layers:
+            # Which block has which attention stays as the whole model has it.
+            kinds = getattr(text, "layer_types", None)
+            text.num_hidden_layers = num_layers
+            if kinds:
+                text.layer_types = kinds[:num_layers]
     except UNREADABLE as error:
         raise ModelError(f"model {source.ref!r}: cannot be loaded: {error}") from error
+    return config
+
+
+def _read(
+    source: ModelSource, config: Any, dtype: torch.dtype, device_map: Any, head: bool
+) -> tuple[Any, dict[str, Any], set[str]]:
+    """Return the model, what transformers says of its loading, and the names of what was left out."""
+    attention = _attention(config)
+    settings: dict[str, Any] = {
+        "config": config,
+        "dtype": dtype,
+        "use_safetensors": True,
+        "trust_remote_code": False,
+        "attn_implementation": attention,
+        "output_loading_info": True,
+    }
+    if device_map is not None:
+        settings |= {"device_map": device_map, "offload_folder": tempfile.mkdtemp(prefix="ft-audit-offload-")}
+    with _without_report():
+        if head:
+            loader: Any = AutoModelForCausalLM  # its declared result knows nothing of the loading info
+            model, info = loader.from_pretrained(source.folder, **settings)
+            return model, info, set()
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+        prefix = model.base_model_prefix
+        unread = {name for name, _ in model.named_parameters() if not name.startswith(f"{prefix}.")}
+        backbone, info = type(getattr(model, prefix)).from_pretrained(source.folder, **settings)
+        setattr(model, prefix, backbone)
+        return model, info, unread
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Keep transformers from printing a table of weights that are missing or left out: both are checked."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _check_all_read(
+    source: ModelSource, info: dict[str, Any], unread: set[str], num_layers: int | None
+) -> None:
     if missing := sorted(info["missing_keys"]):
         # transformers would start them at random and only log it.
         raise ModelError(
             f"model {source.ref!r}: its safetensors lack {missing[0]} (and {len(missing) - 1} more weights); "
             "save the whole model again"
         )
-    model.to(device).eval()
-    check_finite(model, source.ref)
-    loaded: PreTrainedModel = attach_adapter(model, source) if source.adapter is not None else model
-    return loaded
+    total = _total_layers(source)
+    surplus = [
+        key
+        for key in sorted(set(info["unexpected_keys"]) - unread)
+        if num_layers is None or not in_blocks(key, num_layers, total)
+    ]
+    if surplus:
+        # They would be left out of everything that is measured, and nobody would know what they do.
+        raise ModelError(
+            f"model {source.ref!r}: its safetensors hold {surplus[0]} (and {len(surplus) - 1} more weights) "
+            "that this architecture has no place for; save the model with the class it was trained as"
+        )
 
 
-@torch.inference_mode(False)
+def _total_layers(source: ModelSource) -> int:
+    return int(_config(source, None).get_text_config().num_hidden_layers)
+
+
+def _on_the_head(source: ModelSource) -> bool:
+    """Return whether the source is an adapter with weights outside the blocks, perhaps on the head."""
+    if source.adapter is None:
+        return False
+    total = _total_layers(source)
+    return not all(in_blocks(key, 0, total) for key in keys_of(source.adapter))
+
+
 def _attention(config: Any) -> str:
     """Return the fastest exact attention of the family; never what a model's own files ask for."""
     family: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
@@ -114,6 +226,9 @@ def _attention(config: Any) -> str:
 
 def attach_adapter(model: Any, source: ModelSource) -> Any:
     """Return `model` with the adapter of `source` on it, on the same resident weights.
+
+    Where only the first blocks are loaded, what the adapter holds for the others is left out; an adapter for
+    those alone leaves the model as it is.
 
     Raises:
         ModelError: the adapter does not fit this base, is not a LoRA, or holds NaN or infinite weights.
@@ -126,6 +241,10 @@ def attach_adapter(model: Any, source: ModelSource) -> Any:
     except (*UNREADABLE, TypeError) as error:
         raise ModelError(f"model {source.ref!r}: its adapter_config.json cannot be read: {error}") from error
     check_lora(config, source.ref)
+    first, end = anatomy(model).num_layers, _total_layers(source)
+    held = keys_of(source.adapter)
+    if first < end and all(in_blocks(key, first, end) for key in held):
+        return model
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found missing adapter keys")  # check_keys refuses them
@@ -134,17 +253,28 @@ def attach_adapter(model: Any, source: ModelSource) -> Any:
             wrapped = PeftModel.from_pretrained(model, source.adapter, autocast_adapter_dtype=False)
     except (*UNREADABLE, TypeError) as error:
         raise ModelError(f"model {source.ref!r}: the adapter does not fit its base: {error}") from error
-    check_keys(wrapped, source.adapter, source.ref)
-    wrapped.to(model.device).eval()
+    check_keys(wrapped, {key for key in held if not in_blocks(key, first, end)}, source.ref)
+    if not any(parameter.is_meta for parameter in model.parameters()) and not hasattr(model, "hf_device_map"):
+        wrapped.to(model.device)
+    wrapped.eval()
     check_finite(wrapped, source.ref)
     return wrapped
 
 
 @contextmanager
 def without_adapter(model: Any) -> Iterator[Any]:
-    """Run the block with the model's adapter switched off, if it has one: the base, on the same weights."""
-    if hasattr(model, "disable_adapter"):
-        with model.disable_adapter():
-            yield model
-    else:
+    """Run the block with the model's adapter switched off, if it has one: the base, on the same weights.
+
+    PEFT's own `disable_adapter` asks every layer for its state and sets what may be trained, which costs as
+    much as a small batch; a forward pass reads nothing but this flag.
+    """
+    layers = [module for module in model.modules() if hasattr(module, SWITCH)]
+    assert not any(getattr(layer, SWITCH) for layer in layers), "an adapter is switched off once"
+    assert bool(layers) == hasattr(model, "disable_adapter"), "PEFT keeps the flag elsewhere"
+    try:
+        for layer in layers:
+            setattr(layer, SWITCH, True)
         yield model
+    finally:
+        for layer in layers:
+            setattr(layer, SWITCH, False)

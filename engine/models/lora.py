@@ -1,6 +1,7 @@
 """What an adapter may be: a plain LoRA that leaves every weight of its base as it is."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ UNDERSTOOD = {
 }
 # PiSSA, CorDA, OLoRA, LoftQ and LoRA-GA subtract their start from the base's weights when they are loaded.
 HARMLESS_STARTS = (True, False, "gaussian", "eva", "orthogonal")
+BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 MERGE = "merge it into its base and give the full model"
 
 
@@ -80,17 +82,28 @@ def read_lora(adapter: Path, ref: str) -> Any:
     return config
 
 
-def check_keys(wrapped: Any, adapter: Path, ref: str) -> None:
+def keys_of(adapter: Path) -> set[str]:
+    """Return the names of the tensors in an adapter's file."""
+    from safetensors import safe_open
+
+    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
+        return set(file.keys())
+
+
+def in_blocks(key: str, first: int, end: int) -> bool:
+    """Return whether a tensor's name is one of a block from `first` on and before `end`."""
+    found = BLOCK.search(key)
+    return found is not None and first <= int(found[1]) < end
+
+
+def check_keys(wrapped: Any, held: set[str], ref: str) -> None:
     """Raise ModelError unless the file holds exactly the weights that the adapter's config asks for.
 
     PEFT itself leaves what is missing at its random start, drops what fits nowhere, and writes a tensor that
     is named like one of the base's over it.
     """
     from peft import get_peft_model_state_dict
-    from safetensors import safe_open
 
-    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
-        held = set(file.keys())
     asked = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
     if strange := sorted(held - asked):
         raise ModelError(

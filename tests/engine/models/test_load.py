@@ -79,8 +79,6 @@ def test_missing_weights_are_never_made_up(
         ({"model_type": "nonesuch"}, "nonesuch"),
         ({"intermediate_size": 48}, "mismatched"),
         ({"hidden_size": "thirty-two"}, "hidden_size"),
-        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "GPTQ"),
-        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "bitsandbytes"),
     ],
 )
 def test_a_model_that_transformers_cannot_load_is_a_user_s_mistake(

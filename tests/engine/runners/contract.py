@@ -102,7 +102,7 @@ def hooks_are_the_hidden_states(case: Case) -> None:
 
 
 def rows_are_in_prompt_order(case: Case) -> None:
-    """Other neighbours and another order move rows with their prompt; the same prompt twice is there twice."""
+    """In other company and another order a prompt keeps its rows; the same prompt twice is there twice."""
     hook = HookPoint(case.layers[1])
     prompts = case.prompts()
     runner = case.make([hook])
