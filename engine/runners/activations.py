@@ -15,8 +15,9 @@ from transformers import PreTrainedModel
 
 from ft_audit.engine.models.load import load_model, load_tokenizer, pick_device
 from ft_audit.engine.models.reference import resolve_model
+from ft_audit.engine.runners.forward import HookPoint
+from ft_audit.engine.runners.hf import HfRunner
 from ft_audit.engine.runners.logits import next_token_logits
-from ft_audit.engine.runners.residuals import ResidualRunner
 from ft_audit.engine.suites.load import load_suite
 from ft_audit.engine.suites.prompt import Prompt, PromptSuite
 from ft_audit.engine.tokens.batches import plan_batches
@@ -84,7 +85,9 @@ def stream_activations(
     lengths = tokens.indptr_P1[1:] - tokens.indptr_P1[:-1]
     plan = plan_batches(lengths, TOKENS_PER_BATCH, 65_536)
     where = pick_device(str(device))
-    runner = ResidualRunner(load_model(resolve_model(model_ref, base_dir), dtype, where), [layer])
+    hook = HookPoint(layer)
+    source = resolve_model(model_ref, base_dir)
+    runner = HfRunner(load_model(source, dtype, where, num_layers=layer + 1, head=False), [hook])
     counted = torch.from_numpy(tokens.mask_T)
     given = 0
     for number, segment in enumerate(plan.segments):
@@ -92,10 +95,8 @@ def stream_activations(
         random.Random(f"{seed}/{number}").shuffle(batches)
         for batch in batches:
             padded = pad_batch(tokens, batch, pad)
-            residual_BLD = runner.run(padded.ids_BL)[0][layer]
-            keep = counted[padded.token_T]
-            x_nD = residual_BLD[padded.row_T[keep].to(where), padded.position_T[keep].to(where)].float()
-            x_nD = x_nD[: num_tokens - given]
+            keep = counted[padded.token_T].to(where)
+            x_nD = runner.run(padded).hooks[hook.name][keep].float()[: num_tokens - given]
             given += x_nD.shape[0]
             yield x_nD
             if given >= num_tokens:
@@ -123,9 +124,9 @@ def loss_recovered(
     plan = plan_batches(lengths, TOKENS_PER_BATCH, 65_536)
     where = pick_device(str(device))
     model = load_model(resolve_model(model_ref, base_dir), dtype, where)
-    runner = ResidualRunner(model, [layer])
+    runner = HfRunner(model, [HookPoint(layer)])
     counted = torch.from_numpy(tokens.mask_T)
-    blocks = getattr(runner.anatomy.parent, runner.anatomy.attribute)
+    block = runner.anatomy.blocks[layer]
     totals = {"clean": 0.0, "spliced": 0.0, "zero": 0.0}
     count = 0
     for batch in (b for segment in plan.segments for b in segment):
@@ -135,14 +136,14 @@ def loss_recovered(
         for name, change in (("clean", None), ("spliced", splice), ("zero", torch.zeros_like)):
             handle = None
             if change is not None:
-                handle = blocks[layer].register_forward_hook(_replace(where_kept, change))
+                handle = block.register_forward_hook(_replace(where_kept, change))
             try:
-                hidden = runner.run(padded.ids_BL, to_the_end=True)[1]
+                final_TD = runner.run(padded, final=True).final_TD
             finally:
                 if handle is not None:
                     handle.remove()
-            assert hidden is not None
-            totals[name] += _summed_loss(model, hidden, padded.ids_BL.to(where), keep, padded)
+            assert final_TD is not None, "asked to run to the end"
+            totals[name] += _summed_loss(model, final_TD, padded, keep)
         count += int((keep & (padded.position_T > 0)).sum())
         if count >= num_tokens:
             break
@@ -170,12 +171,10 @@ def _replace(where: tuple[Tensor, Tensor], change: Callable[[Tensor], Tensor]) -
 
 
 @torch.inference_mode()
-def _summed_loss(
-    model: PreTrainedModel, hidden_BLD: Tensor, ids_BL: Tensor, keep_T: Tensor, padded: PaddedBatch
-) -> float:
+def _summed_loss(model: PreTrainedModel, final_TD: Tensor, padded: PaddedBatch, keep_T: Tensor) -> float:
     """Return the summed negative log-likelihood of every counted token that has a token before it."""
-    row_T, position_T = padded.row_T, padded.position_T
-    chosen = keep_T & (position_T > 0)
-    row, position = row_T[chosen].to(ids_BL.device), position_T[chosen].to(ids_BL.device)
-    logits_NV = next_token_logits(model, hidden_BLD[row, position - 1])
-    return float(F.cross_entropy(logits_NV, ids_BL[row, position], reduction="sum"))
+    chosen = (keep_T & (padded.position_T > 0)).nonzero()[:, 0]
+    target_N = padded.ids_BL[padded.row_T[chosen], padded.position_T[chosen]]
+    # A prompt's tokens follow each other, so that the row above holds what predicts a token.
+    logits_NV = next_token_logits(model, final_TD[chosen.to(final_TD.device) - 1])
+    return float(F.cross_entropy(logits_NV, target_N.to(logits_NV.device), reduction="sum"))
