@@ -23,7 +23,8 @@ from ft_audit.benchmarks.harness import Measurement, run_benchmark
 from ft_audit.benchmarks.precompute import cut, job_over
 from ft_audit.engine.models.load import pick_device, without_adapter
 from ft_audit.engine.precompute.plan import Job
-from ft_audit.engine.runners.residuals import ResidualRunner
+from ft_audit.engine.runners.forward import HookPoint
+from ft_audit.engine.runners.hf import HfRunner
 from ft_audit.engine.tokens.padded import pad_batch
 from ft_audit.kernels.diff_stats import PairMoments
 from ft_audit.kernels.diff_stats.accumulator import PairAccumulator
@@ -103,14 +104,14 @@ def needle_pair(job: Job, num_tokens: int, device: torch.device) -> Pair:
     tuned = job.models.tuned_model
 
     def residuals(model: PreTrainedModel) -> Tensor:
-        runner = ResidualRunner(model, [sae.spec.layer])
+        hook = HookPoint(sae.spec.layer, sae.spec.site)
+        runner = HfRunner(model, [hook])
         whole = []
         for part in parts:
             x_TD = torch.empty(int(part.lengths_P.sum()), sae.spec.d_in, dtype=torch.bfloat16)
             for batch in (b for segment in part.plan.segments for b in segment):
                 padded = pad_batch(part.tokens, batch, 0)
-                x_BLD = runner.run(padded.ids_BL)[0][sae.spec.layer].cpu()
-                x_TD[padded.token_T] = x_BLD[padded.row_T, padded.position_T].bfloat16()
+                x_TD[padded.token_T] = runner.run(padded).hooks[hook.name].cpu().bfloat16()
             whole.append(x_TD)
         return torch.cat(whole).to(device)
 
