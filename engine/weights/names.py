@@ -53,7 +53,8 @@ def layer_of(name: str) -> int | None:
 
 def kind_of(name: str) -> str:
     """Return the tensor's part: q, k, v, o, gate, up, down, embed, head, norm, or other."""
-    module = canonical(name).rpartition(".")[0] or canonical(name)
+    # Stacked experts are parameters of their own, without a module whose `weight` they would be.
+    module = re.sub(r"\[\d+\]$|\.(?:weight|bias)$", "", canonical(name))
     if module.startswith(("vision", "audio", "multi_modal", "visual")):
         return "other"
     last = module.rpartition(".")[2]

@@ -48,7 +48,7 @@ def pair_checkpoints(base: Tensors, tuned: Tensors) -> list[Part]:
             continue
         brought = tuned.matrices(theirs[short])
         makers: list[Maker] = [partial(Replaced, matrix, tuned.ref) for matrix in brought]
-        parts += _zip(base, ours.get(short), theirs[short], [m.name for m in brought], makers, tuned.ref)
+        parts += _zip(base, ours.get(short), short, [m.name for m in brought], makers, tuned.ref)
     return parts
 
 
@@ -80,20 +80,19 @@ def pair_adapter(base: Tensors, adapter: Adapter) -> list[Part]:
 
 
 def _zip(
-    base: Tensors, ours: str | None, theirs: str, labels: list[str], makers: list[Maker], ref: str
+    base: Tensors, ours: str | None, short: str, labels: list[str], makers: list[Maker], ref: str
 ) -> list[Part]:
     if ours is None:
         return [Part(label, None, make) for label, make in zip(labels, makers, strict=True)]
     matrices = base.matrices(ours)
     if len(matrices) != len(makers):
         raise ModelError(
-            f"model {ref!r}: {theirs} holds {len(makers)} matrices and the base's {len(matrices)}; give the "
+            f"model {ref!r}: {short} holds {len(makers)} matrices and the base's {len(matrices)}; give the "
             "base that it was trained from"
         )
-    # A tied head keeps its own name beside the embedding's.
-    named = canonical(ours) == canonical(theirs)
+    # A head that one side ties is not called after the embedding that stands for it.
     return [
-        Part(matrix.name if named else label, matrix, make)
+        Part(matrix.name if canonical(ours) in (short, ours) else label, matrix, make)
         for label, matrix, make in zip(labels, matrices, makers, strict=True)
     ]
 
