@@ -94,16 +94,17 @@ class FeatureIndex:
         first, last = self._entries(sae, suite, side, feature)
         peaks = self._peaks(sae, suite, side, feature, first, last, num_contexts)
         whole = self._read(sae, suite, side, first, last) if last - first <= READ_WHOLE else None
-        found = []
-        for peak in peaks:
+        found: dict[int, Context] = {}
+        # In the order of the store, so that neighbours are read from the same chunks.
+        for peak in sorted(peaks):
             # A token has one entry at most, so nothing within the window lies further from the peak than it.
             low, high = max(peak - window, 0), min(peak + window + 1, last - first)
             if whole is None:
                 near = self._read(sae, suite, side, first + low, first + high)
             else:
                 near = whole[0][low:high], whole[1][low:high]
-            found.append(self._context(suite, *near, peak - low, window))
-        return tuple(found)
+            found[peak] = self._context(suite, *near, peak - low, window)
+        return tuple(found[peak] for peak in peaks)
 
     def _context(
         self, suite: str, token_N: NDArray[np.int64], value_N: NDArray[np.float32], peak: int, window: int

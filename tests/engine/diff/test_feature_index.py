@@ -1,7 +1,8 @@
 """The feature-major copy against the dense activations, and its contexts against those of the segments."""
 
-from collections import defaultdict
-from types import SimpleNamespace
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from ft_audit.engine.cluster import open_scheduler
 from ft_audit.engine.diff import feature_index
 from ft_audit.engine.diff.contexts import top_contexts
 from ft_audit.engine.diff.feature_index import bucket_edges, put_feature_index, put_feature_statistics
-from ft_audit.engine.store import RunReader
+from ft_audit.engine.store import DiffReader, RunReader, Store
 from ft_audit.engine.store.feature_index_reader import FeatureIndex, suite_path
 from ft_audit.errors import StoreError
 
@@ -24,38 +25,30 @@ class Runs(NamedTuple):
     tuned: RunReader
 
 
-class MemoryDiff:
-    """Arrays in memory behind the writer's and the reader's names."""
-
-    manifest = SimpleNamespace(diff_id="memory")
-
-    def __init__(self) -> None:
-        self.parts: dict[str, list[np.ndarray]] = defaultdict(list)
-        self.closed: set[str] = set()
-
-    def array_sink(self, path, dtype, chunk_elements):
-        assert path not in self.parts
-        self.parts[path].append(np.zeros(0, dtype))
-
-        def append(values):
-            assert path not in self.closed and values.dtype == dtype
-            self.parts[path].append(np.array(values))
-
-        return SimpleNamespace(append=append, close=lambda: self.closed.add(path))
-
-    def index_paths(self):
-        assert self.closed == set(self.parts)
-        return sorted(self.parts)
-
-    def index_array(self, path):
-        return np.concatenate(self.parts[path])
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    return Store(tmp_path_factory.mktemp("index") / "store")
 
 
-def index_of(*pairs: Runs, num_threads: int = 2) -> MemoryDiff:
-    diff = MemoryDiff()
-    with open_scheduler(num_threads=num_threads) as scheduler:
-        put_feature_index(diff, pairs, [SAE], scheduler)
-    return diff
+@pytest.fixture(scope="module")
+def index_of(store) -> Callable[..., DiffReader]:
+    """Writes the copy of one pair of runs, each time as a diff of its own."""
+    numbers = count()
+
+    def write(base: RunReader, tuned: RunReader, num_threads: int = 2) -> DiffReader:
+        with (
+            open_scheduler(num_threads=num_threads) as scheduler,
+            store.diff_writer({"number": next(numbers)}) as writer,
+        ):
+            put_feature_index(writer, [Runs(SUITE, base, tuned)], [SAE], scheduler)
+            return store.open_diff(writer.finish({}).diff_id)
+
+    return write
+
+
+def whole(diff: DiffReader, path: str) -> np.ndarray:
+    array = diff.index_array(path)
+    return array[0 : len(array)]
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +57,8 @@ def pair(base, tuned_elsewhere) -> Runs:
 
 
 @pytest.fixture(scope="module")
-def diff(pair) -> MemoryDiff:
-    return index_of(pair)
+def diff(index_of, pair) -> DiffReader:
+    return index_of(pair.base, pair.tuned)
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +85,11 @@ def test_every_counted_token_of_a_feature_is_found(index, corpus, side):
 
 @pytest.mark.parametrize("num_peaks", [1, 4, 32])
 @pytest.mark.parametrize("read_whole", [0, 1 << 16])
-def test_contexts_are_those_that_the_segments_give(pair, side, num_peaks, read_whole, monkeypatch):
+def test_contexts_are_those_that_the_segments_give(index_of, pair, side, num_peaks, read_whole, monkeypatch):
     # Few peaks kept: more contexts are then asked for than peaks. Nothing read whole: each window alone.
     monkeypatch.setattr(feature_index, "NUM_PEAKS", num_peaks)
     monkeypatch.setattr("ft_audit.engine.store.feature_index_reader.READ_WHOLE", read_whole)
-    index, run = FeatureIndex(index_of(pair)), getattr(pair, side)
+    index, run = FeatureIndex(index_of(pair.base, pair.tuned)), getattr(pair, side)
     for num_contexts, window in ((1, 0), (4, 3), (8, 12), (100, 2)):
         expected = top_contexts(run, SAE, range(30), num_contexts, window)
         assert max(map(len, expected.values())) >= min(num_contexts, 20)
@@ -104,42 +97,42 @@ def test_contexts_are_those_that_the_segments_give(pair, side, num_peaks, read_w
             assert index.top_contexts(SAE, SUITE, side, feature, num_contexts, window) == expected[feature]
 
 
-def test_ties_go_to_the_earlier_prompt(corpus, make_run, two_segments):
+def test_ties_go_to_the_earlier_prompt(index_of, corpus, make_run, two_segments):
     flat_TF = np.where(corpus.base_TF > 0, 1.0, 0).astype(np.float32)
     run = make_run("flat for the index", corpus, flat_TF, two_segments)
-    index = FeatureIndex(index_of(Runs(SUITE, run, run)))
+    index = FeatureIndex(index_of(run, run))
     for feature, expected in top_contexts(run, SAE, range(30), 6, 2).items():
         assert index.top_contexts(SAE, SUITE, "base", feature, 6, 2) == expected
 
 
 def test_the_copy_does_not_depend_on_segments_threads_or_buckets(
-    diff, base, tuned, tuned_elsewhere, monkeypatch
+    index_of, diff, base, tuned, tuned_elsewhere, monkeypatch
 ):
     # Both sides from other segments than before, one feature or two a bucket, and one thread.
     monkeypatch.setattr(feature_index, "BUCKET_ENTRIES", 20)
-    swapped = index_of(Runs(SUITE, base, tuned), num_threads=1)
+    swapped = index_of(base, tuned, num_threads=1)
     assert swapped.index_paths() == diff.index_paths()
     for path in diff.index_paths():
-        assert swapped.index_array(path).tobytes() == diff.index_array(path).tobytes(), path
+        assert whole(swapped, path).tobytes() == whole(diff, path).tobytes(), path
 
 
 def test_the_suites_tokens_lie_in_its_order(diff, corpus):
     expected = {
         "prompt_indptr_P1": corpus.indptr_P1,
         "token_id_T": corpus.token_T,
-        "role_T": np.zeros(len(corpus.token_T)),
+        "role_T": np.arange(len(corpus.token_T)) % 3,
         "mask_base_T": corpus.mask_T,
         "mask_tuned_T": corpus.mask_T,
     }
     for name, array in expected.items():
-        assert np.array_equal(diff.index_array(suite_path(SUITE, name)), array), name
+        assert np.array_equal(whole(diff, suite_path(SUITE, name)), array), name
     assert diff.index_array(suite_path(SUITE, "token_id_T")).dtype == np.int32
 
 
-def test_prompts_that_no_run_holds_leave_no_gap(corpus, make_run):
+def test_prompts_that_no_run_holds_leave_no_gap(index_of, corpus, make_run):
     without = [[p for p in range(24) if p not in (0, 3, 4)]]
     run = make_run("with gaps", corpus, corpus.base_TF, without)
-    index = FeatureIndex(index_of(Runs(SUITE, run, run)))
+    index = FeatureIndex(index_of(run, run))
     assert not set(index.tokens_of(SAE, SUITE, "base", 29).prompt_N) & {0, 3, 4}
     assert index.top_contexts(SAE, SUITE, "base", 29) == top_contexts(run, SAE, [29])[29]
 
@@ -150,24 +143,24 @@ def test_suites_and_dictionaries_with_slashes_stay_apart():
     assert {name.count("/") for name in names} == {2}
 
 
-def test_runs_that_differ_are_refused(corpus, make_run, base, two_segments):
+def test_runs_that_differ_are_refused(index_of, corpus, make_run, base, two_segments):
     other = make_run("two segments fewer prompts", corpus, corpus.base_TF, [two_segments[0]])
     with pytest.raises(StoreError, match="do not hold the same prompts"):
-        index_of(Runs(SUITE, base, other))
+        index_of(base, other)
     ids_T = corpus.token_T.copy()
     ids_T[corpus.indptr_P1[7]] += 1
-    changed = type(corpus)(corpus.indptr_P1, ids_T, corpus.mask_T, corpus.base_TF, corpus.tuned_TF)
+    changed = replace(corpus, token_T=ids_T)
     other = make_run("another token", changed, corpus.base_TF, two_segments)
     with pytest.raises(StoreError, match="prompt 7 of suite 'chat/a b' has other tokens"):
-        index_of(Runs(SUITE, base, other))
+        index_of(base, other)
 
 
-def test_each_run_counts_by_its_own_mask(corpus, make_run, base, two_segments):
+def test_each_run_counts_by_its_own_mask(index_of, corpus, make_run, base, two_segments):
     mask_T = corpus.mask_T.copy()
     mask_T[corpus.indptr_P1[8] : corpus.indptr_P1[11]] = False
-    masked = type(corpus)(corpus.indptr_P1, corpus.token_T, mask_T, corpus.base_TF, corpus.tuned_TF)
+    masked = replace(corpus, mask_T=mask_T)
     run = make_run("counts less", masked, corpus.tuned_TF, two_segments)
-    index = FeatureIndex(index_of(Runs(SUITE, base, run)))
+    index = FeatureIndex(index_of(base, run))
     assert {8, 9, 10} <= set(index.tokens_of(SAE, SUITE, "base", 29).prompt_N)
     assert not {8, 9, 10} & set(index.tokens_of(SAE, SUITE, "tuned", 29).prompt_N)
     assert index.top_contexts(SAE, SUITE, "tuned", 29) == top_contexts(run, SAE, [29])[29]
@@ -184,11 +177,12 @@ def test_what_is_not_there_is_named(index):
         index.statistics("features/x", 0)
 
 
-def test_a_features_statistics_are_its_entry_in_every_array():
-    diff, rng = MemoryDiff(), np.random.default_rng(0)
+def test_a_features_statistics_are_its_entry_in_every_array(store):
+    rng = np.random.default_rng(0)
     arrays = {"z": rng.normal(size=50), "fired_base": np.arange(50) + (1 << 40), "q": np.full(50, np.nan)}
-    put_feature_statistics(diff, "features/a/b", arrays)
-    index = FeatureIndex(diff)
+    with store.diff_writer({"statistics": 1}) as writer:
+        put_feature_statistics(writer, "features/a/b", arrays)
+        index = FeatureIndex(store.open_diff(writer.finish({}).diff_id))
     for feature in (0, 7, 49):
         found = index.statistics("features/a/b", feature)
         assert list(found) == ["fired_base", "q", "z"]
