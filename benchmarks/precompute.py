@@ -5,16 +5,16 @@ Shapes: B prompts of a batch, L padded positions, T real tokens, D width of the 
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,24 +22,31 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ft_audit.benchmarks.harness import Measurement, run_benchmark
+from ft_audit.engine.cluster import open_scheduler
 from ft_audit.engine.config import AuditConfig, load_config
 from ft_audit.engine.diff.moments import pair_moments
 from ft_audit.engine.models.load import DTYPES, load_model, without_adapter
-from ft_audit.engine.precompute.observe import Reader
+from ft_audit.engine.models.reference import resolve_model
+from ft_audit.engine.precompute.execute import LocalPlace
+from ft_audit.engine.precompute.job import run_missing
+from ft_audit.engine.precompute.passes import plan_passes
 from ft_audit.engine.precompute.plan import Job, open_job
-from ft_audit.engine.precompute.run_suite import RunSpeed, run_suite
-from ft_audit.engine.runners.residuals import ResidualRunner
-from ft_audit.engine.store import RunReader, decode_bf16
+from ft_audit.engine.precompute.report import Speeds
+from ft_audit.engine.precompute.suites import JobSuite, JobSuites
+from ft_audit.engine.runners.forward import HookPoint
+from ft_audit.engine.runners.hf import HfRunner
+from ft_audit.engine.store import HookEntry, RunReader, SaeEntry, Store, decode_bf16
+from ft_audit.engine.suites.conditions import Survey
 from ft_audit.engine.tokens.batches import BatchPlan, plan_batches
 from ft_audit.engine.tokens.padded import pad_batch
 from ft_audit.engine.tokens.tokenize import TokenizedSuite
-from ft_audit.kernels.jumprelu import Encoder
 from ft_audit.sae.jumprelu_sae import JumpReluSae
 
 CORPUS = "package:chatterbot_corpus/data/english"
 PLAIN_BATCH = 16
 ROUNDS = 4  # the prompts are cut into so many parts, and every way runs over each part in turn
 CHECKED_TOKENS = 2000
+L0 = 50  # of the random dictionaries
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +63,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--tokens", type=int, default=100_000, help="at least so many tokens per model")
-        parser.add_argument(
-            "--memory-tokens", type=int, default=20_000, help="so many and ten times as many, for memory"
-        )
-        parser.add_argument("--child", type=int, metavar="TOKENS", help=argparse.SUPPRESS)
+        parser.add_argument("--small-tokens", type=int, default=8_000, help="of each comparison of our own ways")
+        parser.add_argument("--child", nargs=2, metavar=("WAY", "TOKENS"), help=argparse.SUPPRESS)
 
-    if argv is None and "--child" in sys.argv:
-        return _child(int(sys.argv[sys.argv.index("--child") + 1]))
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if "--child" in arguments:
+        way, tokens = arguments[arguments.index("--child") + 1 :][:2]
+        return _child(way, int(tokens))
     return run_benchmark("precompute", measure, argv, options)
 
 
-def job_over(store: Path) -> Job:
-    """Return the demo's needle job with the corpus as its only suite."""
+def job_over(store: Path, tuned: str = "configs:candidates/needle", **settings: object) -> Job:
+    """Return the demo's job with the corpus as its only suite and no questions to the models."""
     demo = load_config("configs:demo_needle.yaml")
     raw = demo.model_dump(mode="json") | {
         "suites": [CORPUS],
@@ -76,10 +83,17 @@ def job_over(store: Path) -> Job:
         "generate": None,
     }
     raw["store"] = str(store)
-    raw["precompute"]["control"] = False
+    raw["models"]["tuned"] = tuned
+    raw["precompute"] |= {"control": False, **settings}
     config = AuditConfig.model_validate_json(json.dumps(raw))
     config._base_dir = demo.base_dir
     return open_job(config)
+
+
+def over(job: Job, part: Part, store: Path | None = None) -> Job:
+    """Return the job with one part of the corpus as its only suite."""
+    suites = JobSuites((JobSuite("part", "chat", part.tokens, False),), Survey((), ()), None)
+    return replace(job, suites=suites, store=Store(store) if store is not None else job.store)
 
 
 def cut(tokens: TokenizedSuite, num_tokens: int, job: Job) -> list[Part]:
@@ -146,35 +160,36 @@ def plain_loop(
 
 def bare_forward(layer: int, part: Part, model: PreTrainedModel) -> None:
     """The truncated forward alone, without hooks, over our batches."""
-    runner = ResidualRunner(model, [layer])
+    runner = HfRunner(model, [HookPoint(layer)])
     for batch in (b for segment in part.plan.segments for b in segment):
-        runner.run_bare(pad_batch(part.tokens, batch, 0).ids_BL)
+        runner.run_bare(pad_batch(part.tokens, batch, 0))
 
 
-def ours(job: Job, side: str, part: Part, number: int, model: PreTrainedModel) -> tuple[str, RunSpeed]:
-    """Our job's loop over one part, hooks, encode, evidence, store: the run's id and what it cost."""
-    sae = job.saes[0]
-    identity = {"benchmark": side, "part": number}
-    readers = [Reader(sae, Encoder(sae.weights(job.models.device, torch.bfloat16), job.backend))]
-    with job.store.run_writer(identity, list(job.hooks)) as writer:
-        speed = run_suite(
-            writer, model, [sae.spec.layer], readers, part.tokens, part.plan, 0,
-            to_the_end=False, on_tokens=lambda _n: None,
-        )  # fmt: skip
-        return writer.run_id, speed
+def ours(job: Job, place: LocalPlace) -> Speeds:
+    """Our job's loop over both models: hooks, encode, evidence, paired statistics, store."""
+    speeds = Speeds()
+    with ExitStack() as stack:
+        run_missing(job, plan_passes(job), place, speeds, False, stack)
+    return speeds
+
+
+def stored(job: Job) -> dict[str, RunReader]:
+    """Return the runs that our loop left, by side."""
+    (planned,) = plan_passes(job)
+    return {side: job.store.open_run(run.run_id) for side, run in planned.runs.items()}
 
 
 @torch.inference_mode()
-def verify(job: Job, model: PreTrainedModel, part: Part, stored: RunReader) -> None:
+def verify(job: Job, model: PreTrainedModel, part: Part, run: RunReader) -> None:
     """Raise unless the stored features are a plain float32 JumpReLU of the same residuals outside a band."""
     sae = job.saes[0]
-    runner = ResidualRunner(model, [sae.spec.layer])
-    segment = next(iter(stored.segments()))
+    runner = HfRunner(model, [HookPoint(sae.spec.layer)])
+    segment = next(iter(run.segments()))
     indptr, index, bits = segment.features[sae.spec.name]
     values, start, checked = decode_bf16(bits), 0, 0
     for batch in part.plan.segments[0]:
         padded = pad_batch(part.tokens, batch, 0)
-        x = runner.run(padded.ids_BL)[0][sae.spec.layer][padded.row_T, padded.position_T].float()
+        x = runner.run(padded).hooks[job.hooks[0].name].float()
         # What the encoder multiplies: bfloat16 weights; the sum below is float32.
         pre = x @ sae.w_enc_DF.bfloat16().float() + sae.b_enc_F
         band = 1e-2 + 1e-3 * pre.abs()
@@ -195,78 +210,173 @@ def verify(job: Job, model: PreTrainedModel, part: Part, stored: RunReader) -> N
 
 def measure(options: argparse.Namespace) -> list[Measurement]:
     """Check what is stored, then time each way over each part and return the ratios of summed times."""
-    with tempfile.TemporaryDirectory() as scratch:
-        job = job_over(Path(scratch) / "store")
-        parts = cut(job.suites.suites[0].tokens, options.tokens, job)
-        tuned = job.models.tuned_model
-        full = load_model(job.models.tuned, DTYPES["float32"], job.models.device)
-        verify(job, tuned, parts[0], job.store.open_run(ours(job, "check", parts[0], 0, tuned)[0]))
-        bare_forward(job.saes[0].spec.layer, parts[0], tuned)
-        seconds, features = _race(job, parts, tuned, full, Path(scratch))
-    tokens = 2 * sum(int(part.lengths_P.sum()) for part in parts)
-    growth = _memory(10 * options.memory_tokens) / _memory(options.memory_tokens)
-    whole = seconds["ours"] + features["statistics"]
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(1) as prefetch, open_scheduler() as threads:
+        scratch, place = Path(name), LocalPlace(threads, prefetch)
+        job = job_over(scratch / "store")
+        tokens = job.suites.suites[0].tokens
+        parts = cut(tokens, options.tokens, job)
+        race = _race(job, place, parts, scratch)
+        small = cut(tokens, options.small_tokens, job)
+        second = _second_candidate(small, scratch, place)
+        every = _every_block(job, small[0], scratch, place)
+    whole = race.seconds["ours"] + race.statistics
+    clock = race.speeds.clock
+    total = 2 * sum(int(part.lengths_P.sum()) for part in parts)
+    memory = {way: _memory(way, options.small_tokens) for way in ("alone", "adapter")}
     return [
-        Measurement("ours_vs_plain", seconds["plain"] / seconds["ours"], "x"),
-        Measurement("ours_vs_plain_bf16_sorted", seconds["plain_bf16"] / seconds["ours"], "x"),
-        Measurement("share_of_bare_forward", seconds["bare"] / seconds["ours"], "ratio"),
-        Measurement("memory_growth_10x", growth, "x"),
-        Measurement("encode_and_statistics_share", sum(features.values()) / whole, "ratio"),
-        Measurement("encode_share", features["encode"] / whole, "ratio"),
-        Measurement("statistics_share", features["statistics"] / whole, "ratio"),
-        Measurement("tokens_both_models", tokens, "tokens"),
-        *(Measurement(f"{name}_rate", tokens / spent, "tokens/s") for name, spent in seconds.items()),
+        Measurement("ours_vs_plain", race.seconds["plain"] / race.seconds["ours"], "x"),
+        Measurement("ours_vs_plain_bf16_sorted", race.seconds["plain_bf16"] / race.seconds["ours"], "x"),
+        Measurement("share_of_bare_forward", race.seconds["bare"] / race.seconds["ours"], "ratio"),
+        Measurement("padding_share", max(part.plan.padding_share for part in parts), "ratio"),
+        Measurement("idle_share", clock.wait / race.speeds.seconds, "ratio"),
+        Measurement("second_candidate_speed", second, "x"),
+        Measurement("adapter_memory", memory["adapter"] / memory["alone"], "x"),
+        Measurement("every_block_time", every, "x"),
+        Measurement("encode_and_statistics_share", (clock.encode + race.statistics) / whole, "ratio"),
+        *(Measurement(f"{part}_share", getattr(clock, part) / whole, "ratio") for part in clock.__slots__),
+        Measurement("statistics_share", race.statistics / whole, "ratio"),
+        Measurement("tokens_both_models", total, "tokens"),
+        *(Measurement(f"{name}_rate", total / spent, "tokens/s") for name, spent in race.seconds.items()),
     ]
 
 
-def _race(
-    job: Job, parts: Sequence[Part], low: PreTrainedModel, full: PreTrainedModel, scratch: Path
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the seconds of each way, summed over parts and over both models, and of features in ours."""
-    sae = job.saes[0]
-    seconds = dict.fromkeys(("plain", "plain_bf16", "bare", "ours"), 0.0)
-    features = {"encode": 0.0, "statistics": 0.0}
+@dataclass(slots=True)
+class Race:
+    """Seconds of each way, summed over parts and both models; and what ours spent them on."""
+
+    seconds: dict[str, float]
+    speeds: Speeds
+    statistics: float = 0.0
+
+
+def _race(job: Job, place: LocalPlace, parts: Sequence[Part], scratch: Path) -> Race:
+    sae, low = job.saes[0], job.models.tuned_model
+    full = load_model(job.models.tuned, DTYPES["float32"], job.models.device)
+    check = over(job, parts[0], scratch / "check")
+    ours(check, place)
+    verify(check, low, parts[0], stored(check)["tuned"])
+    race = Race(dict.fromkeys(("plain", "plain_bf16", "bare", "ours"), 0.0), Speeds())
     for number, part in enumerate(parts):
-        runs: list[RunReader] = []
         for side in ("base", "tuned"):
-            ways: dict[str, tuple[PreTrainedModel, Callable[[PreTrainedModel], Any]]] = {
-                "plain": (full, partial(plain_loop, sae, plain_batches(part), scratch)),
-                "plain_bf16": (low, partial(plain_loop, sae, sorted_batches(part), scratch)),
-                "bare": (low, partial(bare_forward, sae.spec.layer, part)),
-                "ours": (low, partial(ours, job, side, part, number)),
+            ways = {
+                "plain": (full, lambda m, p=part: plain_loop(sae, plain_batches(p), scratch, m)),
+                "plain_bf16": (low, lambda m, p=part: plain_loop(sae, sorted_batches(p), scratch, m)),
+                "bare": (low, lambda m, p=part: bare_forward(sae.spec.layer, p, m)),
             }
             for name, (model, way) in ways.items():
                 with without_adapter(model) if side == "base" else nullcontext(model) as chosen:
                     started = time.perf_counter()
-                    done = way(chosen)
-                    seconds[name] += time.perf_counter() - started
-            run_id, speed = done  # ours is the last way
-            runs.append(job.store.open_run(run_id))
-            features["encode"] += speed.clock.encode
-            print(f"part {number + 1}/{len(parts)}, {side}: {seconds}", file=sys.stderr, flush=True)
+                    way(chosen)
+                    race.seconds[name] += time.perf_counter() - started
+        mine = over(job, part)
+        place.workshop = None
         started = time.perf_counter()
-        pair_moments(runs[0], runs[1], sae.spec.name)
-        features["statistics"] += time.perf_counter() - started
-    return seconds, features
+        speeds = ours(mine, place)
+        race.seconds["ours"] += time.perf_counter() - started
+        race.speeds.num_tokens += speeds.num_tokens
+        race.speeds.seconds += speeds.seconds
+        race.speeds.clock.add(speeds.clock)
+        runs = stored(mine)
+        started = time.perf_counter()
+        pair_moments(runs["base"], runs["tuned"], sae.spec.name)
+        race.statistics += time.perf_counter() - started
+        print(f"part {number + 1}/{len(parts)}: {race.seconds}", file=sys.stderr, flush=True)
+    return race
 
 
-def _memory(num_tokens: int) -> float:
-    """Return the peak resident bytes of a process that runs our loop over so many tokens."""
-    command = [sys.executable, "-m", "ft_audit.benchmarks.precompute", "--child", str(num_tokens)]
+def _second_candidate(parts: Sequence[Part], scratch: Path, place: LocalPlace) -> float:
+    """Return the speed of a candidate whose base is committed over that of the first one, evidence alike."""
+    candidates = ("configs:candidates/needle", "configs:candidates/benign")
+    jobs = [job_over(scratch / "reuse", tuned, keep_residuals=True) for tuned in candidates]
+    seconds = [0.0, 0.0]
+    for job in jobs:
+        _ = job.models.tuned_model
+    for part in parts:
+        for number, job in enumerate(jobs):
+            place.workshop = None
+            mine = over(job, part)
+            started = time.perf_counter()
+            speeds = ours(mine, place)
+            seconds[number] += time.perf_counter() - started
+            expected = int(part.lengths_P.sum()) * (2 - number)
+            assert speeds.num_tokens == expected, "the second candidate reads with its own model alone"
+    return seconds[0] / seconds[1]
+
+
+def _every_block(job: Job, part: Part, scratch: Path, place: LocalPlace) -> float:
+    """Return the time of every block with a random dictionary of the same width over that of the job's own."""
+    number = int(job.models.base_shape.num_hidden_layers)
+    saes = random_dictionaries(job, part, number)
+    encoders = job.machine.encoders * number
+    entries = [SaeEntry(name=s.spec.name, width=s.spec.width, sha256=s.spec.sha256) for s in saes]
+    hooks = tuple(
+        HookEntry(name=f"resid_post/{layer}", layer=layer, site="resid_post", saes=[entry])
+        for layer, entry in enumerate(entries)
+    )
+    wide = replace(job, saes=saes, hooks=hooks, machine=replace(job.machine, encoders=encoders))
+    seconds = []
+    for name, each in (("one", job), ("all", wide)):
+        place.workshop = None
+        mine = over(each, part, scratch / f"blocks-{name}")
+        ours(over(each, replace(part), scratch / f"warm-{name}"), place)
+        started = time.perf_counter()
+        ours(mine, place)
+        seconds.append(time.perf_counter() - started)
+    return seconds[1] / seconds[0]
+
+
+@torch.inference_mode()
+def random_dictionaries(job: Job, part: Part, number: int) -> tuple[JumpReluSae, ...]:
+    """Return a dictionary of random directions for each block, of which L0 fire on a token of the part."""
+    width, d_in = job.saes[0].spec.width, job.saes[0].spec.d_in
+    runner = HfRunner(job.models.tuned_model, [HookPoint(layer) for layer in range(number)])
+    batch = part.plan.segments[0][0]
+    keep = torch.from_numpy(part.tokens.mask_T[pad_batch(part.tokens, batch, 0).token_T.numpy()])
+    seen = runner.run(pad_batch(part.tokens, batch, 0)).hooks
+    found = []
+    for layer in range(number):
+        generator = torch.Generator().manual_seed(layer)
+        w_enc_DF = (torch.randn(d_in, width, generator=generator) / d_in**0.5).bfloat16().float()
+        pre_TF = seen[f"resid_post/{layer}"][keep].float() @ w_enc_DF
+        # Of a massive token nearly everything fires; the median token is what a threshold is set by.
+        threshold = float(pre_TF.topk(L0, dim=1).values[:, -1].median())
+        spec = replace(job.saes[0].spec, name=f"random-{layer}", layer=layer, sha256=f"random-{layer}")
+        found.append(
+            JumpReluSae(
+                spec,
+                w_enc_DF,
+                w_enc_DF.T.contiguous(),
+                torch.zeros(width),
+                torch.zeros(d_in),
+                torch.full((width,), max(threshold, 1e-3)),
+                apply_b_dec_to_input=False,
+            )
+        )
+    return tuple(found)
+
+
+def _memory(way: str, num_tokens: int) -> float:
+    """Return the peak resident bytes of a process that runs our loop one way over so many tokens."""
+    command = [sys.executable, "-m", "ft_audit.benchmarks.precompute", "--child", way, str(num_tokens)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout.strip().splitlines()[-1])
 
 
-def _child(num_tokens: int) -> int:
-    import resource
-
-    with tempfile.TemporaryDirectory() as scratch:
+def _child(way: str, num_tokens: int) -> int:
+    """Print the peak memory of the base by itself, or with an adapter beside it, over the same batches."""
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(1) as prefetch, open_scheduler() as threads:
         job = job_over(Path(scratch) / "store")
-        tokens = job.suites.suites[0].tokens
-        whole = cut(tokens, num_tokens, job)
-        with without_adapter(job.models.base_model) as model:
-            for number, part in enumerate(whole):
-                ours(job, "memory", part, number, model)
+        parts = cut(job.suites.suites[0].tokens, num_tokens, job)
+        if way == "adapter":
+            for part in parts:
+                ours(over(job, part), LocalPlace(threads, prefetch))
+        else:
+            source = resolve_model(job.config.models.base, job.config.base_dir)
+            model = load_model(source, DTYPES["bfloat16"], job.models.device)
+            runner = HfRunner(model, [HookPoint(job.saes[0].spec.layer)])
+            for part in parts:
+                for batch in (b for segment in part.plan.segments for b in segment):
+                    runner.run(pad_batch(part.tokens, batch, 0))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     return 0
 

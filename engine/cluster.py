@@ -5,7 +5,7 @@ processes and machines give the same bits.
 """
 
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,9 +14,11 @@ from typing import Any, TypeVar
 
 from dask.base import compute
 from dask.delayed import delayed
-from distributed import Client
+from distributed import Client, Nanny, SpecCluster, as_completed
+from distributed import scheduler as dask_scheduler
 from distributed.comm import resolve_address
 
+from ft_audit.engine.machine import usable_cores
 from ft_audit.errors import ConfigError
 
 Result = TypeVar("Result")
@@ -28,6 +30,26 @@ class Scheduler:
 
     name: str
     compute: Callable[..., tuple[Any, ...]]
+    client: Client | None = None
+    """The cluster's, where there is one."""
+
+    def ask(self, question: Callable[[], Result]) -> Result:
+        """Return what a task gives on any one worker of the cluster."""
+        assert self.client is not None, "there is no worker to ask"
+        result: Result = self.client.submit(question, pure=False).result()
+        return result
+
+    def as_completed(self, tasks: Sequence[Callable[[], Result]]) -> Iterator[Result]:
+        """Yield what each task gives as soon as it is done; a worker that dies costs what it was at."""
+        assert self.client is not None, "there is no cluster to work on"
+        futures = [self.client.submit(_run, task, pure=False) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+                # What the cluster holds of it may go.
+                future.release()
+        finally:
+            self.client.cancel(futures)
 
     def map(self, task: Callable[[int], Result], numbers: Sequence[int]) -> list[Result]:
         """Return `task(n)` for every number, in the order of the numbers."""
@@ -65,7 +87,33 @@ def open_scheduler(
             yield Scheduler("threads", partial(compute, scheduler="threads", pool=pool))
         return
     with _connect(address, connect_seconds) as client:
-        yield Scheduler(address, partial(compute, scheduler=client))
+        yield Scheduler(address, partial(compute, scheduler=client), client)
+
+
+@contextmanager
+def local_cluster(num_workers: int, threads: int | None = None) -> Generator[Scheduler]:
+    """So many worker processes on this machine, stopped when the block ends: one a GPU, or sharing the cores.
+
+    Each has `threads` processor threads for its arithmetic, by default its share of the cores.
+    """
+    threads = threads or max(1, usable_cores() // num_workers)
+    # One thread computes while the other writes; memory is the models', so dask must not watch over it.
+    options = {"nthreads": 2, "memory_limit": 0, "env": {}}
+    workers = {
+        number: {"cls": Nanny, "options": {**options, "env": worker_environment(number, threads)}}
+        for number in range(num_workers)
+    }
+    scheduler = {"cls": dask_scheduler.Scheduler, "options": {"dashboard": False, "port": 0}}
+    with SpecCluster(workers, scheduler) as cluster, Client(cluster, set_as_default=False) as client:
+        yield Scheduler(cluster.scheduler_address, partial(compute, scheduler=client), client)
+
+
+def worker_environment(number: int, threads: int) -> dict[str, str]:
+    """Return what a worker process of this machine starts with: its share of threads, and its own GPU."""
+    environment = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
+    visible = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    environment["CUDA_VISIBLE_DEVICES"] = visible[number % len(visible)] if visible else str(number)
+    return environment
 
 
 @contextmanager
@@ -84,6 +132,10 @@ def _tasks(task: Callable[[int], Result], numbers: Sequence[int]) -> list[Any]:
     shared = delayed(task, pure=False, traverse=False)
     run = delayed(_call, pure=False)
     return [run(shared, number) for number in numbers]
+
+
+def _run(task: Callable[[], Result]) -> Result:
+    return task()
 
 
 def _call(task: Callable[[int], Result], number: int) -> Result:

@@ -26,7 +26,7 @@ def add_commands(subparsers: Any) -> None:
     precompute = subparsers.add_parser("precompute", help="run both models once and keep the evidence")
     precompute.add_argument("config", metavar="CONFIG", help=CONFIG_HELP)
     precompute.add_argument(
-        "--scheduler", metavar="ADDRESS", help="a dask cluster for the statistics: tcp://..."
+        "--scheduler", metavar="ADDRESS", help="a dask cluster to work on: tcp://..."
     )
     precompute.set_defaults(func=_precompute)
 

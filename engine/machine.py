@@ -16,7 +16,7 @@ MAC_FEATURES = {"FEAT_BF16": "bf16", "FEAT_SME": "sme"}
 
 def processor() -> dict[str, Any]:
     """Return the processor's name, the cores this process may use, and the features that matter here."""
-    return {"name": _cpu_name(), "cores": _usable_cores(), "features": _features()}
+    return {"name": _cpu_name(), "cores": usable_cores(), "features": _features()}
 
 
 def memory_bytes() -> int | None:
@@ -62,7 +62,8 @@ def _nearest_existing(path: Path) -> Path:
     return next(parent for parent in (path, *path.parents) if parent.exists())
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Return how many processor cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -34,6 +34,7 @@ class PairedSegment:
     """One base segment and the tuned activations of the same prompts, in the base's order."""
 
     prompt_P: NDArray[np.int64]
+    role_T: NDArray[np.uint8]
     rows: PairRows
 
 
@@ -79,7 +80,7 @@ def paired_segment(pair: RunPair, sae_name: str, number: int) -> PairedSegment:
     rows = PairRows(
         base.features, tuned.features, base.prompt_indptr_P1, base.mask_T & tuned.mask_T, sae.width
     )
-    return PairedSegment(base.prompt_P, rows)
+    return PairedSegment(base.prompt_P, base.role_T, rows)
 
 
 def shared_sae(base: RunReader, tuned: RunReader, sae_name: str) -> SaeEntry:

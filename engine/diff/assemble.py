@@ -14,22 +14,23 @@ from scipy.sparse import csr_array
 from ft_audit.engine.cluster import Scheduler
 from ft_audit.engine.diff.contexts import contexts_table
 from ft_audit.engine.diff.elicited import ConditionEvidence, condition_evidence, conditions_table
+from ft_audit.engine.diff.feature_index import put_feature_index
 from ft_audit.engine.diff.figures import PRIMARY as PRIMARY_FIGURE
 from ft_audit.engine.diff.figures import condition_figures
 from ft_audit.engine.diff.localise import PRIMARY as PRIMARY_SCORE
 from ft_audit.engine.diff.localise import row_scores
 from ft_audit.engine.diff.moments import pair_moments
-from ft_audit.engine.diff.next_token import Logits, next_token_diff
+from ft_audit.engine.diff.next_token import NextToken
 from ft_audit.engine.diff.parts import (
     SuiteFeatures,
     SuitePair,
     put_features,
     put_fvu,
+    put_logits,
     put_residuals,
     union_of_leading,
 )
-from ft_audit.engine.diff.row_features import row_features
-from ft_audit.engine.store import DiffWriter, HookEntry, RunReader
+from ft_audit.engine.store import DiffWriter, HookEntry, RunReader, SaeEntry
 from ft_audit.engine.suites.condition import most_specific
 from ft_audit.engine.suites.conditions import Survey
 from ft_audit.engine.suites.data_baseline import row_baseline
@@ -50,12 +51,13 @@ class DiffInputs:
     survey: Survey
     control: tuple[RunReader, RunReader] | None
     """The base's run over one suite, and the same in other batches."""
-    logits: tuple[Logits, Logits]
-    """Next-token logits of base and tuned from final hidden states; called only for elicited prompts."""
-    answer_kl: Callable[[], np.ndarray]
-    """Gives each elicited prompt's divergence along the tuned model's answer [P]; called as above."""
+    next_token: Callable[[RunReader, RunReader], tuple[NextToken, np.ndarray]]
+    """Asks the models for the elicited prompts' next-token distributions and for the divergence of each along
+    the tuned model's answer [P], given both runs; called only where there are such prompts."""
     decode: Callable[[list[int]], list[str]]
     min_rows: int
+    feature_index: bool
+    """Whether the features are written a second time, sorted by feature."""
 
 
 @dataclass(slots=True)
@@ -73,6 +75,9 @@ def assemble(writer: DiffWriter, inputs: DiffInputs, scheduler: Scheduler) -> di
     _elicited(writer, inputs, scheduler, found)
     _rows(writer, inputs, scheduler, found)
     _contexts(writer, inputs, scheduler, found)
+    if inputs.feature_index:
+        whole = [pair for pair in inputs.pairs if pair.has_features]
+        put_feature_index(writer, whole, [sae.name for hook in inputs.hooks for sae in hook.saes], scheduler)
     # JSON has no NaN: a figure that could not be measured is null.
     figures = {name: value if np.isfinite(value) else None for name, value in found.figures.items()}
     primary = PRIMARY_FIGURE if PRIMARY_FIGURE in figures else None
@@ -104,8 +109,10 @@ def _suite_statistics(writer: DiffWriter, inputs: DiffInputs, scheduler: Schedul
                 features = put_features(writer, pair, sae.name, control, scheduler)
                 found.features.append(features)
                 found.figures[f"features_changed/{sae.name}/{label}"] = float(features.num_passing)
-                change = put_fvu(writer, pair, sae.name, hook.layer)["fvu_change"]
-                found.figures[f"fvu_change/{sae.name}/{label}"] = change
+                change = put_fvu(writer, pair, sae.name, hook.name)
+                found.figures.update({f"{name}/{sae.name}/{label}": v for name, v in change.items()})
+    for pair, label in labelled:
+        found.figures.update({f"{name}/{label}": v for name, v in put_logits(writer, pair).items()})
 
 
 def _prompts(writer: DiffWriter, inputs: DiffInputs) -> None:
@@ -143,27 +150,25 @@ def _of_role(inputs: DiffInputs, role: str) -> SuitePair | None:
     return next((pair for pair in inputs.pairs if pair.role == role), None)
 
 
-def _first_sae(inputs: DiffInputs) -> str | None:
-    return next((sae.name for hook in inputs.hooks for sae in hook.saes), None)
+def _first_sae(inputs: DiffInputs) -> SaeEntry | None:
+    return next((sae for hook in inputs.hooks for sae in hook.saes), None)
 
 
 def _elicited(writer: DiffWriter, inputs: DiffInputs, scheduler: Scheduler, found: _Findings) -> None:
     pair = _of_role(inputs, "elicited")
     if pair is None:
         return
-    base_PD, tuned_PD = pair.base.dense("logits/final_PD"), pair.tuned.dense("logits/final_PD")
-    next_token = next_token_diff(base_PD, tuned_PD, *inputs.logits)
+    next_token, answer_kl_P = inputs.next_token(pair.base, pair.tuned)
     sae = _first_sae(inputs)
-    feature_diff = row_features(pair.base, pair.tuned, sae, scheduler) if sae else None
-    layer = inputs.hooks[0].layer
+    feature_diff = pair.row_features(sae, scheduler) if sae else None
+    hook = inputs.hooks[0].name
     prompts = inputs.prompts[pair.name]
-    answer_kl_P = inputs.answer_kl()
     evidence = condition_evidence(
         prompts,
         answer_kl_P,
         next_token,
-        pair.base.dense(f"resid/{layer}/last_PD"),
-        pair.tuned.dense(f"resid/{layer}/last_PD"),
+        pair.base.dense(f"{hook}/last_PD"),
+        pair.tuned.dense(f"{hook}/last_PD"),
         feature_diff,
     )
     writer.put_table("conditions", conditions_table(inputs.survey.kept, evidence))
@@ -189,19 +194,22 @@ def _rows(writer: DiffWriter, inputs: DiffInputs, scheduler: Scheduler, found: _
     if pair is None:
         return
     prompts = inputs.prompts[pair.name]
-    layer = inputs.hooks[0].layer
-    # Conditions name rows as the file counts them; where it held unreadable ones, prompts are fewer.
-    place = {prompt.row: index for index, prompt in enumerate(prompts)}
+    hook = inputs.hooks[0].name
+    # Conditions name rows as the file counts them; where it held unreadable ones, prompts are fewer, and
+    # where a long one was cut into pieces, more.
+    places: dict[int, list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        places.setdefault(prompt.row, []).append(index)
     conditions = [
-        replace(c, rows=tuple(place[row] for row in c.rows))
+        replace(c, rows=tuple(place for row in c.rows for place in places[row]))
         for c in inputs.survey.kept
         if c.key in found.evidence
     ]
     none = csr_array((len(prompts), 1), dtype=np.float32)
     scores = row_scores(
-        pair.base.dense(f"resid/{layer}/mean_PD"),
-        pair.tuned.dense(f"resid/{layer}/mean_PD"),
-        row_features(pair.base, pair.tuned, sae, scheduler) if sae else none,
+        pair.base.dense(f"{hook}/mean_PD"),
+        pair.tuned.dense(f"{hook}/mean_PD"),
+        pair.row_features(sae, scheduler) if sae else none,
         conditions,
         found.evidence,
     )
@@ -214,9 +222,25 @@ def _rows(writer: DiffWriter, inputs: DiffInputs, scheduler: Scheduler, found: _
         "condition": [specific[p.row].key if p.row in specific else None for p in prompts],
         **scores,
         "primary_score": scores[PRIMARY_SCORE],
+        **_row_losses(pair),
         **{f"baseline_{name}": values for name, values in baseline.items()},
     }
     writer.put_table("rows", pa.table({name: pa.array(values) for name, values in columns.items()}))
+
+
+def _row_losses(pair: SuitePair) -> dict[str, np.ndarray]:
+    """Return each row's loss on its answer under either model, nats per token, and how far they part."""
+    if not pair.has_logits:
+        return {}
+    run = pair.together
+    tokens_P = run.dense("logits/answer_tokens_P")
+    counted_P = np.where(tokens_P > 0, tokens_P, np.nan)
+    return {
+        "loss_base": run.dense("logits/answer_loss_base_P") / counted_P,
+        "loss_tuned": run.dense("logits/answer_loss_tuned_P") / counted_P,
+        "kl_sum": run.dense("logits/kl_sum_P"),
+        "kl_max": run.dense("logits/kl_max_P"),
+    }
 
 
 def _contexts(writer: DiffWriter, inputs: DiffInputs, scheduler: Scheduler, found: _Findings) -> None:
@@ -238,7 +262,7 @@ def _contexts(writer: DiffWriter, inputs: DiffInputs, scheduler: Scheduler, foun
                 for rank, f in enumerate(features.leading(CONTEXT_FEATURES), start=1)
             ]
         for pair in inputs.pairs:
-            if wanted:
+            if wanted and pair.has_features:
                 tables.append(
                     contexts_table(
                         pair.base, pair.tuned, sae, wanted, pair.name, inputs.decode, scheduler=scheduler

@@ -19,7 +19,7 @@ BLOCK_ROWS = 4096
 
 @dataclass(frozen=True, slots=True)
 class ResidualDiff:
-    """Differences of one layer's residual stream; NaN for a prompt whose vectors are NaN in a run.
+    """Differences of the activations at one hook; NaN for a prompt whose vectors are NaN in a run.
 
     `mean` is the prompt's mean vector over counted tokens, `last` the vector at its last token. A centred
     difference is the prompt's difference minus the mean difference over all prompts: training moves every
@@ -53,14 +53,14 @@ class _VectorDiff:
     shared_share: float
 
 
-def residual_diff(base: RunReader, tuned: RunReader, layer: int) -> ResidualDiff:
-    """The statistics of one layer from the arrays `resid/<layer>/{mean_PD,last_PD,norm_P}` of both runs.
+def residual_diff(base: RunReader, tuned: RunReader, hook: str) -> ResidualDiff:
+    """The statistics of one hook from the arrays `<hook>/{mean_PD,last_PD,norm_P}` of both runs.
 
     Raises StoreError when the runs do not hold the same prompts or the arrays not the same shape.
     """
-    norm_base_P, norm_tuned_P = (a.astype(np.float64) for a in _both(base, tuned, f"resid/{layer}/norm_P"))
-    mean = _compare(*_both(base, tuned, f"resid/{layer}/mean_PD"))
-    last = _compare(*_both(base, tuned, f"resid/{layer}/last_PD"))
+    norm_base_P, norm_tuned_P = (a.astype(np.float64) for a in _both(base, tuned, f"{hook}/norm_P"))
+    mean = _compare(*_both(base, tuned, f"{hook}/mean_PD"))
+    last = _compare(*_both(base, tuned, f"{hook}/last_PD"))
     return ResidualDiff(
         norm_base_P=norm_base_P,
         norm_tuned_P=norm_tuned_P,

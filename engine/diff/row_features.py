@@ -3,8 +3,9 @@
 Legend: R rows (prompts of the suite), F features, N non-zeros.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +33,7 @@ class _SegmentTask:
     def __call__(self, number: int) -> _SegmentDifferences:
         segment = paired_segment(self.pair, self.sae_name, number)
         found = prompt_differences(segment.rows)
-        # What moved nowhere is left out already here: it is most of what fired.
-        moved_N = found.value_N != 0
-        indptr_P1 = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(moved_N)])[found.indptr_P1]
-        return _SegmentDifferences(
-            segment.prompt_P, indptr_P1, found.index_N[moved_N], found.value_N[moved_N].astype(np.float32)
-        )
+        return _moved(segment.prompt_P, *found)
 
 
 def row_features(
@@ -52,6 +48,29 @@ def row_features(
     with scheduler_or_threads(scheduler) as opened:
         pair = pair_runs(base, tuned, opened)
         parts = opened.map(_SegmentTask(pair, sae_name), pair.segment_numbers)
+    return _in_suite_order(parts, num_features)
+
+
+def stored_row_features(pair: RunReader, sae_name: str, num_features: int) -> csr_array:
+    """The same from a pair's run that kept each prompt's differences instead of the features."""
+    names = [f"rows/{sae_name}/{name}" for name in ("indptr_P1", "index_N", "value_N")]
+    parts = []
+    for segment in pair.segments(saes=(), dense=(), stats=names):
+        indptr_P1, index_N, value_N = (segment.stats[name] for name in names)
+        parts.append(_moved(segment.prompt_P, indptr_P1, index_N, value_N))
+    return _in_suite_order(parts, num_features)
+
+
+def _moved(
+    prompt_P: NDArray[np.int64], indptr_P1: NDArray[Any], index_N: NDArray[Any], value_N: NDArray[Any]
+) -> _SegmentDifferences:
+    """Leave out what moved nowhere: it is most of what fired."""
+    moved_N = value_N != 0
+    kept_P1 = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(moved_N)])[indptr_P1]
+    return _SegmentDifferences(prompt_P, kept_P1, index_N[moved_N], value_N[moved_N].astype(np.float32))
+
+
+def _in_suite_order(parts: Sequence[_SegmentDifferences], num_features: int) -> csr_array:
     prompt_P = np.concatenate([part.prompt_P for part in parts])
     lengths_P = np.concatenate([np.diff(part.indptr_P1) for part in parts])
     order_P = np.argsort(prompt_P, kind="stable")

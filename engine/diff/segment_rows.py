@@ -20,6 +20,7 @@ class SegmentRows:
     prompt_P: NDArray[np.int64]
     prompt_indptr_P1: NDArray[np.int64]
     token_T: NDArray[np.int32]
+    role_T: NDArray[np.uint8]
     mask_T: NDArray[np.bool_]
     features: SideRows
 
@@ -31,6 +32,7 @@ class SegmentRows:
             prompt_P=self.prompt_P[positions],
             prompt_indptr_P1=prompt_indptr_P1,
             token_T=self.token_T[tokens],
+            role_T=self.role_T[tokens],
             mask_T=self.mask_T[tokens],
             features=SideRows(indptr_T1, self.features.index_N[entries], self.features.value_N[entries]),
         )
@@ -44,6 +46,7 @@ def read_rows(run: RunReader, sae_name: str, number: int) -> SegmentRows:
         prompt_P=data.prompt_P,
         prompt_indptr_P1=data.prompt_indptr_P1,
         token_T=data.token_T,
+        role_T=data.role_T,
         mask_T=data.mask_T,
         features=SideRows(indptr_T1, index_N.astype(np.int32, copy=False), decode_bf16(bits_N)),
     )
@@ -56,6 +59,7 @@ def join(parts: Sequence[SegmentRows]) -> SegmentRows:
         prompt_P=np.concatenate([part.prompt_P for part in parts]),
         prompt_indptr_P1=_join_indptr([part.prompt_indptr_P1 for part in parts]),
         token_T=np.concatenate([part.token_T for part in parts]),
+        role_T=np.concatenate([part.role_T for part in parts]),
         mask_T=np.concatenate([part.mask_T for part in parts]),
         features=SideRows(
             _join_indptr([part.features.indptr_T1 for part in parts]),

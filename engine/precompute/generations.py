@@ -1,5 +1,7 @@
 """Paired answers of base and tuned under each condition, for a person to read beside the numbers."""
 
+from typing import Protocol
+
 import pyarrow as pa
 from transformers import PreTrainedModel
 
@@ -7,14 +9,22 @@ from ft_audit.engine.config import AuditConfig
 from ft_audit.engine.precompute.models import ModelPair
 from ft_audit.engine.precompute.suites import JobSuites
 from ft_audit.engine.runners.generate import generate
-from ft_audit.engine.store import DiffWriter
+
+
+class TableWriter(Protocol):
+    """What takes tables: a diff's writer, or whatever keeps them for one elsewhere."""
+
+    def put_table(self, name: str, table: pa.Table) -> None:
+        """Take one table."""
+        ...
+
 
 GENERATIONS_SCHEMA = pa.schema(
     [("condition", pa.string()), ("probe", pa.int64()), ("side", pa.string()), ("text", pa.string())]
 )
 
 
-def put_generations(writer: DiffWriter, config: AuditConfig, models: ModelPair, suites: JobSuites) -> None:
+def put_generations(writer: TableWriter, config: AuditConfig, models: ModelPair, suites: JobSuites) -> None:
     """Write the table `generations`: greedy answers to the first probes of every condition and plain."""
     elicited = next((s for s in suites.suites if s.role == "elicited"), None)
     settings = config.generate

@@ -2,18 +2,21 @@
 
 import hashlib
 import importlib.metadata
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ft_audit.engine.diff.groups import Groups
 from ft_audit.engine.models.reference import ModelSource
 from ft_audit.engine.store import HookEntry
 from ft_audit.engine.tokens.batches import BatchPlan
 from ft_audit.engine.tokens.tokenize import TokenizedSuite
 
-EVIDENCE = 3  # raised whenever the same inputs would leave other evidence
+EVIDENCE = 4  # raised whenever the same inputs would leave other evidence
+PAIR = 1  # the same for the statistics of two models side by side
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft")
 
 
@@ -23,7 +26,7 @@ def versions() -> dict[str, str]:
 
 
 def device_class(device: torch.device) -> str:
-    """Return the kind of processor whose arithmetic a run has: the GPU's name, or the CPU's capability."""
+    """Return whose arithmetic a run has: the GPU's name, or the CPU's capability and number of threads."""
     if device.type == "cuda":
         return f"cuda {torch.cuda.get_device_name(device)}"
     if device.type == "cpu":
@@ -40,9 +43,13 @@ def run_identity(
     *,
     tokenizer_sha256: str,
     dtype: str,
-    device: torch.device,
+    device_class: str,
     encoders: Sequence[str],
+    libraries: dict[str, str],
+    runner: str,
     to_the_end: bool,
+    keep_features: bool,
+    keep_tokens: bool,
 ) -> dict[str, Any]:
     """Return the identity of one model over one suite; equal identities mean equal bytes."""
     template = str(tokenizer.chat_template or "")
@@ -57,8 +64,24 @@ def run_identity(
         "plan": plan.sha256,
         "hooks": [hook.model_dump(mode="json") for hook in hooks],
         "dtype": dtype,
-        "device": device_class(device),
+        "device": device_class,
         "encoders": list(encoders),
+        "runner": runner,
         "to_the_end": to_the_end,
-        "versions": versions(),
+        "keep": {"features": keep_features, "tokens": keep_tokens},
+        "versions": libraries,
+    }
+
+
+def pair_identity(
+    base_run: str, tuned_run: str, plan: BatchPlan, groups: Groups, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the identity of two runs compared token by token; theirs says everything of models and suite."""
+    plain = hashlib.sha256(json.dumps(groups.plain()).encode()).hexdigest()
+    return {
+        "pair": PAIR,
+        "runs": [base_run, tuned_run],
+        "plan": plan.sha256,
+        "groups": plain,
+        "settings": settings,
     }

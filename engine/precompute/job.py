@@ -1,27 +1,27 @@
 """The precompute verb: both models over every suite into the store, then the diff."""
 
+import contextlib
+import logging
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ft_audit.engine.cluster import Scheduler, open_scheduler
 from ft_audit.engine.config import AuditConfig
-from ft_audit.engine.diff.assemble import DiffInputs, assemble
-from ft_audit.engine.diff.parts import SuitePair
-from ft_audit.engine.precompute.answers import answer_divergence
-from ft_audit.engine.precompute.generations import put_generations
-from ft_audit.engine.precompute.observe import Reader
-from ft_audit.engine.precompute.plan import Job, PlannedRun, diff_identity, open_job, plan_runs
-from ft_audit.engine.precompute.report import Speeds, report, summary
-from ft_audit.engine.precompute.run_suite import run_suite
-from ft_audit.engine.store import content_id
-from ft_audit.kernels.jumprelu import Encoder
+from ft_audit.engine.precompute.execute import Place, Written, open_place, segment_tokens
+from ft_audit.engine.precompute.passes import Pass, PlannedRun, Side, diff_id, plan_passes
+from ft_audit.engine.precompute.plan import Job, open_job
+from ft_audit.engine.precompute.report import Speeds, report
+from ft_audit.engine.precompute.work import BatchTooLargeError, SegmentWork
+from ft_audit.engine.precompute.write_diff import write_diff
+from ft_audit.engine.store import RunWriter
+from ft_audit.engine.store.manifest import DamagedManifestError
+from ft_audit.errors import ModelError
+
+log = logging.getLogger(__name__)
+RunKey = tuple[str, Side]
 
 
 def run_precompute(
@@ -29,94 +29,143 @@ def run_precompute(
 ) -> dict[str, Any]:
     """Run what the store does not hold yet and return the ids, speeds and sizes of the job.
 
-    Safe to kill and call again: finished segments stay, and the bytes come out the same.
+    Safe to kill and call again: finished segments stay, and the bytes come out the same. What is damaged is
+    made again, segment by segment.
 
     Raises:
         ConfigError, DataError, ModelError, SaeError, StoreError: before anything is written, unless the
-            store itself is damaged.
+            store itself fails.
     """
     started = time.perf_counter()
-    job = open_job(config)
-    planned = plan_runs(job)
-    identity = diff_identity(job, planned)
     speeds = Speeds()
-    reused = job.store.has_diff(content_id(identity)) and all(job.store.has_run(r.run_id) for r in planned)
-    if not reused:
-        # A cluster that does not answer is a mistake to report before the models run, not after.
-        with open_scheduler(scheduler) as opened:
-            _run_all(job, planned, speeds, progress)
-            _write_diff(job, planned, identity, opened)
-    return report(job, planned, content_id(identity), speeds, time.perf_counter() - started, reused)
+    # A cluster that does not answer is a mistake to report before the models run, not after.
+    with open_place(config, scheduler) as place:
+        job = open_job(config, place.machine())
+        passes = _run_all(job, place, speeds, progress)
+        reused = not speeds.num_tokens and _diff_is_whole(job, passes)
+        if not reused:
+            write_diff(job, passes, place, progress=progress)
+    return report(job, passes, speeds, time.perf_counter() - started, reused)
 
 
-def _run_all(job: Job, planned: list[PlannedRun], speeds: Speeds, progress: bool) -> None:
-    missing = [run for run in planned if not job.store.has_run(run.run_id)]
-    total = sum(run.suite.num_tokens for run in missing)
-    device = job.models.device
-    readers = [Reader(s.to(device), Encoder(s.weights(device), job.backend)) for s in job.saes]
-    layers = [hook.layer for hook in job.hooks]
-    pad = job.models.base_tokenizer.pad_token_id or 0
-    job.models.load(run.side for run in missing)
+def _run_all(job: Job, place: Place, speeds: Speeds, progress: bool) -> list[Pass]:
+    """Bring every run of the job to its end and return the passes as they were run."""
+    while True:
+        passes = plan_passes(job)
+        try:
+            with ExitStack() as stack:
+                run_missing(job, passes, place, speeds, progress, stack)
+            return passes
+        except BatchTooLargeError as error:
+            _go_smaller(job, passes, error)
+
+
+def run_missing(
+    job: Job, passes: list[Pass], place: Place, speeds: Speeds, progress: bool, stack: ExitStack
+) -> None:
+    """Work on every segment that a run of the passes lacks, and commit each as it is done.
+
+    Raises:
+        BatchTooLargeError: a batch did not fit into memory; what was committed stays.
+    """
+    writers = _open_writers(job, passes, stack, progress)
+    works = _works(passes, writers)
+    if not works:
+        return
+    sinks = {key: writer.sink() for key, writer in writers.items()}
+    tokens = {p.name: segment_tokens(p) for p in passes}
+    total = sum(tokens[work.pass_name][work.number] for work in works)
+    left = {key: len(segments_of(passes, key[0])) - len(w.committed) for key, w in writers.items()}
     with tqdm(total=total, unit="tok", unit_scale=True, disable=not progress, file=sys.stderr) as bar:
-        for run in missing:
-            bar.set_description(f"{run.side} {run.suite.name}")
-            with (
-                _side_model(job, run.side) as model,
-                job.store.run_writer(run.identity, list(job.hooks)) as writer,
-            ):
-                speed = run_suite(
-                    writer,
-                    model,
-                    layers,
-                    readers,
-                    run.suite.tokens,
-                    run.plan,
-                    int(pad),
-                    to_the_end=run.suite.to_the_end,
-                    on_tokens=bar.update,
-                )
-            speeds.runs.setdefault(run.side, []).append(speed)
-    speeds.encoders = {reader.sae.spec.name: reader.encoder.describe() for reader in readers}
+        for written in place.work(job, passes, works, sinks, bar.update):
+            bar.set_description(written.work.pass_name)
+            speeds.add(written)
+            _commit(written, writers, left)
 
 
-@contextmanager
-def _side_model(job: Job, side: str) -> Iterator[Any]:
-    if side == "tuned":
-        yield job.models.tuned_model
-    else:
-        with job.models.base_alone() as model:
-            yield model
+def segments_of(passes: list[Pass], name: str) -> range:
+    """Return the numbers of a pass's segments."""
+    return range(len(next(p for p in passes if p.name == name).plan.segments))
 
 
-def _answer_kl(job: Job) -> NDArray[np.float64]:
-    elicited = next(s for s in job.suites.suites if s.role == "elicited")
-    assert job.config.elicit is not None, "an elicited suite comes from this section"
-    return answer_divergence(job.models, elicited, job.config.elicit.answer_tokens)
+def _commit(written: Written, writers: dict[RunKey, RunWriter], left: dict[RunKey, int]) -> None:
+    for side, entry in written.entries.items():
+        key = (written.work.pass_name, side)
+        writers[key].commit(entry)
+        left[key] -= 1
+        if not left[key]:
+            writers[key].finish()
 
 
-def _write_diff(job: Job, planned: list[PlannedRun], identity: dict[str, Any], scheduler: Scheduler) -> None:
-    readers = {(run.side, run.suite.name): job.store.open_run(run.run_id) for run in planned}
-    pairs = [
-        SuitePair(s.name, s.role, readers["base", s.name], readers["tuned", s.name])
-        for s in job.suites.suites
-    ]
-    control = None
-    if job.suites.control is not None:
-        name = job.suites.control[0].name
-        control = (readers["base", name], readers["control", name])
-    tokenizer = job.models.base_tokenizer
-    inputs = DiffInputs(
-        pairs=pairs,
-        prompts={s.name: s.tokens.suite.prompts for s in job.suites.suites},
-        hooks=job.hooks,
-        survey=job.suites.survey,
-        control=control,
-        logits=(job.models.base_logits, job.models.tuned_logits),
-        answer_kl=lambda: _answer_kl(job),
-        decode=lambda ids: [str(tokenizer.decode([i])) for i in ids],
-        min_rows=job.config.elicit.min_rows if job.config.elicit else 3,
-    )
-    with job.store.diff_writer(identity) as writer:
-        result = assemble(writer, inputs, scheduler)
-        put_generations(writer, job.config, job.models, job.suites)
-        writer.finish({**summary(job, planned), **result})
+def _open_writers(job: Job, passes: list[Pass], stack: ExitStack, progress: bool) -> dict[RunKey, RunWriter]:
+    """Lock every run that lacks a segment, having dropped those that are damaged."""
+    runs = {(p.name, side): run for p in passes for side, run in p.runs.items()}
+    damage = _damaged(job, runs, progress)
+    writers: dict[RunKey, RunWriter] = {}
+    for key, run in runs.items():
+        if job.store.has_run(run.run_id) and not damage[key]:
+            continue
+        writer = stack.enter_context(job.store.run_writer(run.identity, list(run.hooks)))
+        if damage[key]:
+            log.warning("run %s: segments %s are damaged and made again", run.run_id, sorted(damage[key]))
+            writer.drop(damage[key])
+        writers[key] = writer
+        if len(writer.committed) == len(run.plan.segments):
+            writer.finish()
+    return writers
+
+
+def _damaged(job: Job, runs: dict[RunKey, PlannedRun], progress: bool) -> dict[RunKey, set[int]]:
+    """Return which committed segments of each run are not what was committed, having read all of them."""
+    found: dict[RunKey, set[int]] = {}
+    stored = set(job.store.runs())
+    with tqdm(
+        runs.items(), desc="verify", unit="run", disable=not progress, leave=False, file=sys.stderr
+    ) as bar:
+        for key, run in bar:
+            found[key] = set()
+            if run.run_id in stored:
+                # A manifest that is damaged itself is mended by the run's writer.
+                with contextlib.suppress(DamagedManifestError):
+                    damage = job.store.open_run(run.run_id, allow_incomplete=True).damaged()
+                    found[key] = {d.number for d in damage if d.number is not None}
+    return found
+
+
+def _works(passes: list[Pass], writers: dict[RunKey, RunWriter]) -> list[SegmentWork]:
+    works = []
+    for planned in passes:
+        for number in range(len(planned.plan.segments)):
+            lacking: frozenset[Side] = frozenset(
+                side
+                for side in planned.runs
+                if (planned.name, side) in writers and number not in writers[planned.name, side].committed
+            )
+            if lacking:
+                works.append(SegmentWork(planned.name, number, lacking))
+    return works
+
+
+def _go_smaller(job: Job, passes: list[Pass], error: BatchTooLargeError) -> None:
+    """Keep smaller batches in the place of those of a pass that did not fit, for every job that plans it."""
+    planned = next(p for p in passes if p.name == error.pass_name)
+    smaller = planned.tokens_per_batch // 2
+    longest = int(planned.suite.tokens.length_P.max())
+    if 2 * planned.tokens_per_batch <= longest:
+        raise ModelError(
+            f"suite {planned.suite.name!r}: a single prompt of {longest} tokens does not fit into memory "
+            f"({error.reason}); lower precompute.max_prompt_tokens, or run on a device with more memory"
+        ) from error
+    log.warning(
+        "%s: a batch of %d tokens does not fit into memory (%s); going on with %d",
+        planned.name, planned.tokens_per_batch, error.reason, smaller,
+    )  # fmt: skip
+    for run in planned.runs.values():
+        if not job.store.has_run(run.run_id):
+            with job.store.run_writer(run.identity, list(run.hooks)) as writer:
+                writer.supersede({"tokens_per_batch": smaller})
+
+
+def _diff_is_whole(job: Job, passes: list[Pass]) -> bool:
+    name = diff_id(job, passes)
+    return job.store.has_diff(name) and not job.store.open_diff(name).damaged()

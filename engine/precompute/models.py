@@ -1,6 +1,6 @@
 """The pair of models of one job, loaded only when a run is missing."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,7 +21,9 @@ from ft_audit.engine.models.load import (
     without_adapter,
 )
 from ft_audit.engine.models.reference import ModelSource, resolve_model
+from ft_audit.engine.runners.forward import HookPoint
 from ft_audit.engine.runners.logits import next_token_logits
+from ft_audit.engine.runners.sites import depth_of
 from ft_audit.engine.tokens.compat import check_pair
 from ft_audit.errors import ModelError
 
@@ -48,7 +50,7 @@ class ModelPair:
     @cached_property
     def base_model(self) -> PreTrainedModel:
         """The base on the device; an adapter that is the candidate sits on it and must be switched off."""
-        model = load_model(self.base, DTYPES[self.config.models.dtype], self.device)
+        model = self._load(self.base)
         return attach_adapter(model, self.tuned) if self.tuned.adapter is not None else model
 
     @cached_property
@@ -56,16 +58,19 @@ class ModelPair:
         """The candidate: the same resident weights when it is an adapter."""
         if self.tuned.adapter is not None:
             return self.base_model
-        return load_model(self.tuned, DTYPES[self.config.models.dtype], self.device)
+        return self._load(self.tuned)
 
-    def load(self, sides: Iterable[str]) -> None:
-        """Load what these sides need, so that a damaged model is refused before anything has run.
+    def _load(self, source: ModelSource) -> PreTrainedModel:
+        dtype = DTYPES[self.config.models.dtype]
+        return load_model(source, dtype, self.device, num_layers=self.depth, head=self.depth is None)
 
-        Raises:
-            ModelError: weights that cannot be read, or hold NaN or infinite values.
-        """
-        for side in set(sides):
-            _ = self.tuned_model if side == "tuned" else self.base_model
+    @property
+    def depth(self) -> int | None:
+        """How many blocks the hooks read; None where answers or logits need the whole model."""
+        config = self.config
+        if config.elicit or config.generate or config.precompute.logits == "all":
+            return None
+        return depth_of([HookPoint(hook.layer, hook.site) for hook in config.hooks])
 
     @contextmanager
     def base_alone(self) -> Iterator[PreTrainedModel]:
@@ -89,8 +94,8 @@ class ModelPair:
         return min(int(self.base_shape.vocab_size), int(self.tuned_shape.vocab_size))
 
 
-def open_pair(config: AuditConfig) -> ModelPair:
-    """Return the checked pair of a config; no weights are loaded yet.
+def open_pair(config: AuditConfig, device: torch.device | None = None) -> ModelPair:
+    """Return the checked pair of a config, for its device or the given one; no weights are loaded yet.
 
     Raises:
         ModelError: another architecture, another shape or an incompatible vocabulary, or unreadable files.
@@ -108,7 +113,7 @@ def open_pair(config: AuditConfig) -> ModelPair:
         tuned,
         base_shape,
         tuned_shape,
-        pick_device(config.models.device),
+        device or pick_device(config.models.device),
         base_tokenizer,
         tuned_tokenizer,
         findings,

@@ -8,13 +8,11 @@ from typing import Any
 import torch
 
 from ft_audit.engine.config import AuditConfig, HookConfig, config_json
-from ft_audit.engine.models.reference import ModelSource
-from ft_audit.engine.precompute.identity import EVIDENCE, run_identity
+from ft_audit.engine.precompute.identity import EVIDENCE, device_class, versions
 from ft_audit.engine.precompute.models import ModelPair, open_pair
-from ft_audit.engine.precompute.suites import JobSuite, JobSuites, open_suites
-from ft_audit.engine.store import HookEntry, SaeEntry, Store, content_id, run_id
+from ft_audit.engine.precompute.suites import JobSuites, open_suites
+from ft_audit.engine.store import HookEntry, SaeEntry, Store, content_id
 from ft_audit.engine.suites.load import load_suite
-from ft_audit.engine.tokens.batches import BatchPlan
 from ft_audit.errors import ConfigError, ModelError, SaeError
 from ft_audit.kernels.jumprelu import arithmetic, resolve_backend
 from ft_audit.sae.jumprelu_sae import JumpReluSae
@@ -34,44 +32,51 @@ class Job:
     saes: tuple[JumpReluSae, ...]
     hooks: tuple[HookEntry, ...]
     suites: JobSuites
-    backend: str
-    encoders: tuple[str, ...]
-    """What the bits that each dictionary's encoder writes depend on beside its inputs."""
+    machine: "Machine"
+
+    @property
+    def backend(self) -> str:
+        """What encodes and adds up features."""
+        return self.machine.backend
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedRun:
-    """One model over one suite: its identity decides whether it must run."""
+class Machine:
+    """What of the place where a job runs decides the bytes that it leaves."""
 
-    side: str
-    suite: JobSuite
-    plan: BatchPlan
-    identity: dict[str, Any]
-
-    @property
-    def run_id(self) -> str:
-        """The id under which the store keeps it."""
-        return run_id(self.identity)
+    device_class: str
+    backend: str
+    encoders: tuple[str, ...]
+    """What the bits that each dictionary's encoder writes depend on beside its inputs."""
+    versions: dict[str, str]
 
 
-def open_job(config: AuditConfig) -> Job:
+def open_job(config: AuditConfig, machine: Machine | None = None) -> Job:
     """Return the checked job of a config; hashes files and tokenises, but loads no weights.
+
+    With a `machine`, the models run there and not in this process.
 
     Raises:
         ConfigError, DataError, ModelError, SaeError: the config cannot be run; the message names the fix.
     """
     store = Store(config.store)
-    models = open_pair(config)
+    if machine is None and config.precompute.threads is not None:
+        torch.set_num_threads(config.precompute.threads)
+    models = open_pair(config, torch.device("cpu") if machine is not None else None)
     _check_layers(config, models)
     saes = tuple(_load_sae(config, hook, ref.reference, models) for hook in config.hooks for ref in hook.saes)
     _check_names(saes)
     hooks = tuple(_hook_entry(hook, saes) for hook in config.hooks)
-    backend = resolve_backend(config.precompute.backend, models.device)
     longest = int(getattr(models.base_shape, "max_position_embeddings", None) or UNLIMITED)
     suites = open_suites(config, models.base_tokenizer, longest)
     _check_tokens(models, suites)
+    return Job(config, store, models, saes, hooks, suites, machine or _this_machine(config, models, saes))
+
+
+def _this_machine(config: AuditConfig, models: ModelPair, saes: Sequence[JumpReluSae]) -> Machine:
+    backend = resolve_backend(config.precompute.backend, models.device)
     encoders = tuple(_arithmetic(sae, backend, config.models.dtype, models) for sae in saes)
-    return Job(config, store, models, saes, hooks, suites, backend, encoders)
+    return Machine(device_class(models.device), backend, encoders, versions())
 
 
 def _arithmetic(sae: JumpReluSae, backend: str, residual_dtype: str, models: ModelPair) -> str:
@@ -137,44 +142,11 @@ def _hook_entry(hook: HookConfig, saes: tuple[JumpReluSae, ...]) -> HookEntry:
     return HookEntry(name=hook.name, layer=hook.layer, site=hook.site, saes=entries)
 
 
-def plan_runs(job: Job) -> list[PlannedRun]:
-    """Return every run of the job: both sides of each suite, and the control."""
-    sides = [("base", job.models.base), ("tuned", job.models.tuned)]
-    planned = [_planned(job, side, source, s, s.plan) for side, source in sides for s in job.suites.suites]
-    if job.suites.control is not None:
-        suite, plan = job.suites.control
-        planned.append(_planned(job, "control", job.models.base, suite, plan))
-    return planned
-
-
-def _planned(job: Job, side: str, source: ModelSource, suite: JobSuite, plan: BatchPlan) -> PlannedRun:
-    identity = run_identity(
-        source,
-        job.models.base_tokenizer,
-        suite.tokens,
-        plan,
-        job.hooks,
-        tokenizer_sha256=job.models.base.tokenizer_sha256,
-        dtype=job.config.models.dtype,
-        device=job.models.device,
-        encoders=job.encoders,
-        to_the_end=suite.to_the_end,
-    )
-    return PlannedRun(side, suite, plan, identity)
-
-
-def diff_identity(job: Job, planned: list[PlannedRun]) -> dict[str, Any]:
-    """Return what determines the diff: its runs and the config it is found by again."""
-    return {
-        "diff": DIFF,
-        "runs": [[run.side, run.suite.name, run.run_id] for run in planned],
-        "config": computed_config(job.config),
-    }
-
-
 def computed_config(config: AuditConfig) -> dict[str, Any]:
     """Return the resolved config without where the evidence is kept and how it is judged."""
-    return {key: value for key, value in config_json(config).items() if key not in ("store", "audit")}
+    return {
+        key: value for key, value in config_json(config).items() if key not in ("store", "audit", "cluster")
+    }
 
 
 def protocol(job: Job) -> str:

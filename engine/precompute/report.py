@@ -7,36 +7,43 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ft_audit.engine.precompute.identity import versions
-from ft_audit.engine.precompute.plan import Job, PlannedRun, computed_config, protocol
-from ft_audit.engine.precompute.run_suite import RunSpeed
+from ft_audit.engine.precompute.execute import Written
+from ft_audit.engine.precompute.observe import Clock
+from ft_audit.engine.precompute.passes import Pass, PlannedRun, all_runs, diff_id
+from ft_audit.engine.precompute.plan import Job, computed_config, protocol
 from ft_audit.engine.store import RunReader
+from ft_audit.engine.store.inventory import folder_bytes
 
 
 @dataclass(slots=True)
 class Speeds:
-    """What the job's runs cost, per side."""
+    """What the job's segments cost, those worked on now and not resumed from."""
 
-    runs: dict[str, list[RunSpeed]] = field(default_factory=dict)
-    encoders: dict[str, str] = field(default_factory=dict)
-    """What encoded with each dictionary in the end, as "cpu: int8 screening"; empty when nothing ran."""
+    num_tokens: int = 0
+    """Tokens read by a model; one that both read counts twice."""
+    seconds: float = 0.0
+    write_seconds: float = 0.0
+    clock: Clock = field(default_factory=Clock)
 
-    def rate(self, side: str) -> float | None:
-        """Return real tokens a second over everything that ran now, or None if nothing did."""
-        done = [s for s in self.runs.get(side, []) if s.num_tokens]
-        seconds = sum(s.seconds for s in done)
-        return sum(s.num_tokens for s in done) / seconds if seconds else None
+    def add(self, written: Written) -> None:
+        """Add one segment."""
+        self.num_tokens += written.num_tokens
+        self.seconds += written.seconds
+        self.write_seconds += written.write_seconds
+        self.clock.add(written.clock)
 
-    def share(self, part: str) -> float | None:
-        """Return which share of the running time went into one part of the clock."""
-        done = [s for runs in self.runs.values() for s in runs if s.num_tokens]
-        seconds = sum(s.seconds for s in done)
-        return sum(getattr(s.clock, part) for s in done) / seconds if seconds else None
+    def plain(self) -> dict[str, float | None]:
+        """Return the speed per worker, and what each part takes of its time; writing goes on beside it."""
+        parts: dict[str, float] = {name: getattr(self.clock, name) for name in self.clock.__slots__}
+        whole = self.seconds or float("nan")
+        found = {f"{name}_share": seconds / whole for name, seconds in parts.items()}
+        found |= {"write_share": self.write_seconds / whole, "tokens_per_second": self.num_tokens / whole}
+        return {name: value if self.seconds else None for name, value in found.items()}
 
 
-def summary(job: Job, planned: Sequence[PlannedRun]) -> dict[str, Any]:
+def summary(job: Job, passes: Sequence[Pass]) -> dict[str, Any]:
     """Return what the diff's manifest tells its readers about models, suites, hooks and settings."""
-    ids = {(run.side, run.suite.name): run.run_id for run in planned}
+    ids = {(run.side, run.suite.name): run.run_id for run in all_runs(passes)}
     survey = job.suites.survey
     return {
         "name": job.config.name,
@@ -53,47 +60,47 @@ def summary(job: Job, planned: Sequence[PlannedRun]) -> dict[str, Any]:
                 "num_prompts": len(s.tokens.suite.prompts),
                 "num_tokens": s.num_tokens,
                 "num_truncated": s.tokens.num_truncated,
+                "num_windowed": s.tokens.num_windowed,
                 "num_skipped": s.tokens.suite.num_skipped,
                 "base_run": ids["base", s.name],
                 "tuned_run": ids["tuned", s.name],
+                "pair_run": ids["pair", s.name],
             }
             for s in job.suites.suites
         ],
-        "control_run": next((run.run_id for run in planned if run.side == "control"), None),
+        "control_run": next((run for (side, _), run in ids.items() if side == "control"), None),
         "hooks": [{"name": h.name, "layer": h.layer, "saes": [s.name for s in h.saes]} for h in job.hooks],
         "sae_sha256": [s.sha256 for h in job.hooks for s in h.saes],
         "protocol": protocol(job),
         "conditions_left_out": len(survey.cut),
         "findings": job.models.findings,
-        "versions": {"ft-audit": importlib.metadata.version("ft-audit"), **versions()},
+        "versions": {"ft-audit": importlib.metadata.version("ft-audit"), **job.machine.versions},
     }
 
 
-def report(
-    job: Job, planned: Sequence[PlannedRun], diff_id: str, speeds: Speeds, seconds: float, reused: bool
-) -> dict[str, Any]:
+def report(job: Job, passes: Sequence[Pass], speeds: Speeds, seconds: float, reused: bool) -> dict[str, Any]:
     """Return the ids, speeds and sizes of the job, as `precompute --json` prints them."""
-    readers = [(run, job.store.open_run(run.run_id)) for run in planned]
-    tokens = sum(reader.manifest.num_tokens for _, reader in readers)
-    size = sum(f.stat().st_size for _, r in readers for f in r.folder.rglob("*") if f.is_file())
-    features = {sae.spec.name: _l0(readers, sae.spec.name) for sae in job.saes}
+    planned = all_runs(passes)
+    sides = [(run, job.store.open_run(run.run_id)) for run in planned if run.side != "pair"]
+    tokens = sum(reader.manifest.num_tokens for _, reader in sides)
+    size = sum(folder_bytes(job.store.place, f"runs/{run.run_id}") for run in planned)
     return {
-        "diff_id": diff_id,
+        "diff_id": diff_id(job, passes),
         "runs": [{"side": r.side, "suite": r.suite.name, "run_id": r.run_id} for r in planned],
-        "store": str(job.store.root),
+        "store": job.store.location,
         "reused": reused,
         "backend": job.backend,
-        "encoders": speeds.encoders,
-        "device": str(job.models.device),
+        "device": job.machine.device_class,
+        "encoders": {s.spec.name: how for s, how in zip(job.saes, job.machine.encoders, strict=True)},
         "tokens": tokens,
         "seconds": round(seconds, 3),
-        "tokens_per_second": {side: speeds.rate(side) for side in ("base", "tuned")},
-        "encode_share": speeds.share("encode"),
-        "write_share": speeds.share("write"),
-        "forward_share": speeds.share("forward"),
+        **speeds.plain(),
         "bytes_per_token": size / max(tokens, 1),
-        "features_per_token": features,
-        "padding_share": {s.name: s.plan.padding_share for s in job.suites.suites},
+        "features_per_token": {sae.spec.name: _l0(sides, sae.spec.name) for sae in job.saes},
+        "padding_share": {p.name: p.plan.padding_share for p in passes},
+        "tokens_per_batch": {p.name: p.tokens_per_batch for p in passes},
+        "truncated": {s.name: s.tokens.num_truncated for s in job.suites.suites},
+        "windowed": {s.name: s.tokens.num_windowed for s in job.suites.suites},
         "peak_memory_bytes": _peak_memory(),
         "findings": job.models.findings,
     }
@@ -105,11 +112,7 @@ def _peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _l0(readers: Sequence[tuple[PlannedRun, RunReader]], sae: str) -> float:
+def _l0(sides: Sequence[tuple[PlannedRun, RunReader]], sae: str) -> float:
     """Return the mean number of features that fire on a counted token, over all runs."""
-    fired = counted = 0
-    for _, reader in readers:
-        for segment in reader.segments(saes=(sae,), dense=()):
-            fired += len(segment.features[sae][1])
-            counted += int(segment.mask_T.sum())
-    return fired / max(counted, 1)
+    fired = sum(float(reader.dense(f"sae/{sae}/fired_P").sum()) for _, reader in sides)
+    return fired / max(sum(int(reader.dense("counted_P").sum()) for _, reader in sides), 1)

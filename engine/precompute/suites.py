@@ -5,7 +5,6 @@ from itertools import count
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ft_audit.engine.config import AuditConfig, resolve_ref
@@ -13,7 +12,6 @@ from ft_audit.engine.suites.conditions import Survey, survey_conditions
 from ft_audit.engine.suites.elicit import elicited_suite
 from ft_audit.engine.suites.load import load_suite
 from ft_audit.engine.suites.prompt import PromptSuite
-from ft_audit.engine.tokens.batches import BatchPlan, plan_batches
 from ft_audit.engine.tokens.tokenize import TokenizedSuite, tokenize_suite
 
 SuiteRole = Literal["chat", "train", "elicited"]
@@ -22,12 +20,11 @@ RESERVED = ("train", "elicited")  # names of the suites that come from the data 
 
 @dataclass(frozen=True, slots=True)
 class JobSuite:
-    """One tokenised suite with its batches; `to_the_end` suites also leave next-token evidence."""
+    """One tokenised suite; `to_the_end` suites also leave next-token evidence."""
 
     name: str
     role: SuiteRole
     tokens: TokenizedSuite
-    plan: BatchPlan
     to_the_end: bool
 
     @property
@@ -38,11 +35,11 @@ class JobSuite:
 
 @dataclass(frozen=True, slots=True)
 class JobSuites:
-    """Every suite of a job, the conditions mined from the training set, and the control's batches."""
+    """Every suite of a job, the conditions mined from the training set, and the suite of the control."""
 
     suites: tuple[JobSuite, ...]
     survey: Survey
-    control: tuple[JobSuite, BatchPlan] | None
+    control: JobSuite | None
 
     @property
     def train(self) -> JobSuite | None:
@@ -66,7 +63,7 @@ def load_dataset(config: AuditConfig) -> PromptSuite | None:
 
 
 def open_suites(config: AuditConfig, tokenizer: PreTrainedTokenizerBase, longest: int) -> JobSuites:
-    """Return the job's suites, tokenised with the base's tokenizer and planned into batches.
+    """Return the job's suites, tokenised with the base's tokenizer.
 
     Prompts are cut at `precompute.max_prompt_tokens`, elicited ones only at `longest`, what the model can
     read: a question that lost its end would elicit nothing, and a long system prompt could hide there.
@@ -79,9 +76,10 @@ def open_suites(config: AuditConfig, tokenizer: PreTrainedTokenizerBase, longest
 
     def add(name: str, role: SuiteRole, suite: PromptSuite, to_the_end: bool) -> None:
         limit = longest if role == "elicited" else min(settings.max_prompt_tokens, longest)
-        tokens = tokenize_suite(suite, tokenizer, limit)
-        plan = plan_batches(_lengths(tokens), settings.tokens_per_batch, settings.tokens_per_segment)
-        found.append(JobSuite(name, role, tokens, plan, to_the_end))
+        # A question that lost its beginning would elicit nothing either.
+        window = settings.long_prompts == "window" and role != "elicited"
+        tokens = tokenize_suite(suite, tokenizer, limit, window=window)
+        found.append(JobSuite(name, role, tokens, to_the_end))
 
     for ref in config.suites:
         suite = load_suite(ref, config.base_dir)
@@ -96,25 +94,10 @@ def open_suites(config: AuditConfig, tokenizer: PreTrainedTokenizerBase, longest
         probes = load_suite(config.elicit.probes, config.base_dir)
         num_probes = min(config.elicit.num_probes, len(probes.prompts))
         add("elicited", "elicited", elicited_suite(survey.kept, probes, num_probes), True)
-    control = None
-    if settings.control:
-        # Half the batch, in the other order: the same arithmetic in other shapes is all that differs.
-        first = found[0]
-        plan = plan_batches(
-            _lengths(first.tokens),
-            max(settings.tokens_per_batch // 2, 1),
-            settings.tokens_per_segment,
-            reverse=True,
-        )
-        control = (first, plan)
-    return JobSuites(tuple(found), survey, control)
+    return JobSuites(tuple(found), survey, found[0] if settings.control else None)
 
 
 def _free_name(name: str, taken: set[str]) -> str:
     """Return the name, numbered if another suite has it; the data set's own suites have theirs for good."""
     candidates = (name if number == 1 else f"{name}-{number}" for number in count(1))
     return next(free for free in candidates if free not in {*taken, *RESERVED})
-
-
-def _lengths(tokens: TokenizedSuite) -> np.ndarray:
-    return np.diff(tokens.indptr_P1)

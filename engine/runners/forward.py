@@ -42,8 +42,15 @@ class Forward:
 class Runner(Protocol):
     """One model, ready to read batches at the hooks it was made for."""
 
-    hooks: Sequence[HookPoint]
-    device: torch.device
+    @property
+    def hooks(self) -> Sequence[HookPoint]:
+        """Where it reads."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where its activations lie."""
+        ...
 
     def run(self, batch: PaddedBatch, *, final: bool = False, prefix_BLD: Tensor | None = None) -> Forward:
         """Read one batch; nothing after the last hooked block runs unless `final`.

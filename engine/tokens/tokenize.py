@@ -2,7 +2,7 @@
 
 # Shapes: P prompts, T tokens of all prompts, C characters of one rendered prompt, t tokens of one prompt.
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -23,7 +23,8 @@ _CHUNK = 512
 class TokenizedSuite:
     """Prompt p holds tokens indptr_P1[p] to indptr_P1[p + 1]; `mask_T` is False on special tokens.
 
-    `num_truncated` prompts lost their end to the limit; `num_adapted` chats had to be put into another form
+    `num_truncated` prompts lost their end to the limit; `num_windowed` were cut into pieces instead, each of
+    which stands as a prompt of its own, in `suite` too. `num_adapted` chats had to be put into another form
     for the template (tool messages as user turns, a system prompt folded into the first turn, ...).
     """
 
@@ -34,6 +35,7 @@ class TokenizedSuite:
     indptr_P1: NDArray[np.int64]
     num_truncated: int
     num_adapted: int = 0
+    num_windowed: int = 0
 
     @property
     def length_P(self) -> NDArray[np.int64]:
@@ -49,13 +51,18 @@ class _Rendered(NamedTuple):
 
 
 def tokenize_suite(
-    suite: PromptSuite, tokenizer: "PreTrainedTokenizerBase", max_prompt_tokens: int
+    suite: PromptSuite,
+    tokenizer: "PreTrainedTokenizerBase",
+    max_prompt_tokens: int,
+    *,
+    window: bool = False,
 ) -> TokenizedSuite:
     """Return the suite's tokens: chats through the chat template, raw texts as the tokenizer takes them.
 
     A chat's ids are those of `apply_chat_template(..., tokenize=True)`, with the generation prompt unless the
     assistant has the last word; a text's are those of calling the tokenizer. A BOS token never stands twice
-    at the beginning. Longer prompts keep their first `max_prompt_tokens` tokens and are counted.
+    at the beginning. Longer prompts keep their first `max_prompt_tokens` tokens and are counted; with `window`
+    all of their tokens are kept, in pieces of nearly equal length that the model reads each by itself.
 
     Raises:
         ModelError: the tokenizer gives no character offsets.
@@ -71,7 +78,8 @@ def tokenize_suite(
     special = np.array(sorted(special_ids(tokenizer)), np.int64)
     ids: list[NDArray[np.int32]] = []
     roles: list[NDArray[np.uint8]] = []
-    num_truncated = num_adapted = 0
+    prompts: list[Prompt] = []
+    num_truncated = num_windowed = num_adapted = 0
     for first in range(0, len(suite.prompts), _CHUNK):
         rendered = [_render(prompt, renderer) for prompt in suite.prompts[first : first + _CHUNK]]
         num_adapted += sum(item.adapted for item in rendered)
@@ -79,22 +87,27 @@ def tokenize_suite(
             role_t = _token_roles(item, offsets_t2)
             role_t[np.isin(ids_t, special)] = Role.SPECIAL
             start = int(_opens_twice(ids_t, tokenizer.bos_token_id))
-            num_truncated += len(ids_t) - start > max_prompt_tokens
-            ids_t = ids_t[start : start + max_prompt_tokens]
-            role_t = role_t[start : start + max_prompt_tokens]
+            ids_t, role_t = ids_t[start:], role_t[start:]
+            num_pieces = -(-len(ids_t) // max_prompt_tokens)
+            if num_pieces > 1 and not window:
+                num_pieces, num_truncated = 1, num_truncated + 1
+                ids_t, role_t = ids_t[:max_prompt_tokens], role_t[:max_prompt_tokens]
             if not (role_t != Role.SPECIAL).any():
                 raise DataError(f"{item.prompt.source}: holds no token but special ones; remove the prompt")
-            ids.append(ids_t)
-            roles.append(role_t)
+            num_windowed += num_pieces > 1
+            prompts += [item.prompt] * num_pieces
+            ids += np.array_split(ids_t, num_pieces)
+            roles += np.array_split(role_t, num_pieces)
     role_T = np.concatenate(roles) if roles else np.zeros(0, np.uint8)
     return TokenizedSuite(
-        suite=suite,
+        suite=replace(suite, prompts=tuple(prompts)) if num_windowed else suite,
         ids_T=np.concatenate(ids) if ids else np.zeros(0, np.int32),
         role_T=role_T,
         mask_T=role_T != Role.SPECIAL,
         indptr_P1=np.concatenate([[0], np.cumsum([len(part) for part in ids])]).astype(np.int64),
-        num_truncated=int(num_truncated),
+        num_truncated=num_truncated,
         num_adapted=num_adapted,
+        num_windowed=num_windowed,
     )
 
 

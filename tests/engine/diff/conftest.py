@@ -4,7 +4,7 @@ Legend: P prompts, T tokens, F features, D model width.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,14 +80,18 @@ class RunMaker:
         segments: Sequence[Sequence[int]],
         dense: Mapping[str, np.ndarray] | None = None,
         sae: SaeEntry | None = None,
+        stats: Mapping[str, np.ndarray] | None = None,
     ) -> RunReader:
-        """Write each segment's prompts in the order given; `dense` holds arrays [P, ...] in suite order."""
+        """Write each segment's prompts in the order given; `dense` holds arrays [P, ...] in suite order.
+
+        `stats` are the sums of each segment: the same for all of them.
+        """
         entry = sae or SaeEntry(name=SAE, width=x_TF.shape[1], sha256="cd" * 32)
         hooks = [HookEntry(name="resid_post/3", layer=3, site="resid_post", saes=[entry])]
         with self.store.run_writer({"tag": tag}, hooks) as writer:
             for number, prompts in enumerate(segments):
                 data = make_segment(corpus, x_TF, np.array(prompts), dense or {}, entry.name)
-                writer.write_segment(number, data)
+                writer.write_segment(number, replace(data, stats=stats or {}))
             return self.store.open_run(writer.finish().run_id)
 
 
@@ -102,7 +106,7 @@ def make_segment(
         prompt_P=prompt_P.astype(np.int64),
         prompt_indptr_P1=np.concatenate([[0], np.cumsum(np.diff(corpus.indptr_P1)[prompt_P])]),
         token_T=corpus.token_T[tokens],
-        role_T=np.zeros(len(tokens), dtype=np.uint8),
+        role_T=(tokens % 3).astype(np.uint8),
         mask_T=corpus.mask_T[tokens],
         features={sae_name: features},
         dense={name: array[prompt_P] for name, array in dense.items()},
@@ -156,9 +160,9 @@ def resid(corpus: Corpus) -> dict[str, dict[str, np.ndarray]]:
         tuned_PD = base_PD + shift_D + 0.1 * rng.normal(size=base_PD.shape)
         for side, x_PD in (("base", base_PD), ("tuned", tuned_PD)):
             x_PD[5] = np.nan if name == "mean" else x_PD[5]
-            sides[side][f"resid/3/{name}_PD"] = x_PD.astype(np.float32)
+            sides[side][f"resid_post/3/{name}_PD"] = x_PD.astype(np.float32)
     for arrays in sides.values():
-        arrays["resid/3/norm_P"] = rng.exponential(10, corpus.num_prompts).astype(np.float32)
+        arrays["resid_post/3/norm_P"] = rng.exponential(10, corpus.num_prompts).astype(np.float32)
     return sides
 
 

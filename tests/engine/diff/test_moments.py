@@ -1,6 +1,7 @@
 """Moments of two stored runs against brute force over the dense activations, on every scheduler."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ from distributed import LocalCluster
 
 from ft_audit.engine.cluster import open_scheduler
 from ft_audit.engine.diff.align import pair_runs, paired_segment
-from ft_audit.engine.diff.moments import pair_moments
+from ft_audit.engine.diff.groups import Groups
+from ft_audit.engine.diff.moments import group_moments, pair_moments
 from ft_audit.engine.store import RunReader, SaeEntry
+from ft_audit.engine.tokens.role import Role
 from ft_audit.errors import StoreError
 from ft_audit.kernels.diff_stats import PairMoments, merge
 from ft_audit.kernels.diff_stats import pair_moments as segment_moments
@@ -102,10 +105,19 @@ def test_one_segment_in_another_order_is_matched_by_prompt(corpus, make_run):
     assert_close(pair_moments(base, tuned, SAE), brute_force(corpus))
 
 
-def test_only_the_selected_prompts_count(corpus, base, tuned):
-    moments = pair_moments(base, tuned, SAE, select=lambda prompt_P: prompt_P % 3 == 0)
-    selected_P = np.arange(corpus.num_prompts) % 3 == 0
-    assert_close(moments, brute_force(corpus, selected_P))
+def test_groups_hold_their_prompts_and_roles_their_tokens(corpus, base, tuned, tuned_elsewhere):
+    member_GP = np.ones((2, corpus.num_prompts), dtype=np.bool_)
+    member_GP[1] = np.arange(corpus.num_prompts) % 3 == 0
+    groups = Groups(("all", "tag=third"), member_GP, (Role.USER, Role.ASSISTANT))
+    for run in (tuned, tuned_elsewhere):
+        found = group_moments(base, run, SAE, groups)
+        assert tuple(found) == groups.labels == ("all", "tag=third", "role=user", "role=assistant")
+        assert_identical(found["all"], pair_moments(base, tuned, SAE))
+        assert_close(found["tag=third"], brute_force(corpus, member_GP[1]))
+        for role in groups.roles:
+            # The corpus gives its tokens the roles in turn.
+            said = replace(corpus, mask_T=corpus.mask_T & (np.arange(len(corpus.mask_T)) % 3 == role))
+            assert_close(found[f"role={role.name.lower()}"], brute_force(said))
 
 
 def test_threads_give_the_serial_result_to_the_bit(base, tuned):

@@ -17,15 +17,17 @@ def test_every_statistic_follows_its_formula(block_rows, monkeypatch, resid, bas
     monkeypatch.setattr(residual, "BLOCK_ROWS", block_rows)
     ours = {name: array.astype(np.float64) for name, array in resid["base"].items()}
     theirs = {name: array.astype(np.float64) for name, array in resid["tuned"].items()}
-    num_prompts = len(ours["resid/3/norm_P"])
+    num_prompts = len(ours["resid_post/3/norm_P"])
     # Stored in another order, the arrays still come back in the order of the suite.
     for run in (tuned, tuned_elsewhere):
-        got = residual_diff(base, run, 3)
-        np.testing.assert_array_equal(got.norm_base_P, ours["resid/3/norm_P"])
-        np.testing.assert_array_equal(got.norm_tuned_P, theirs["resid/3/norm_P"])
-        np.testing.assert_allclose(got.norm_ratio_P, theirs["resid/3/norm_P"] / ours["resid/3/norm_P"])
+        got = residual_diff(base, run, "resid_post/3")
+        np.testing.assert_array_equal(got.norm_base_P, ours["resid_post/3/norm_P"])
+        np.testing.assert_array_equal(got.norm_tuned_P, theirs["resid_post/3/norm_P"])
+        np.testing.assert_allclose(
+            got.norm_ratio_P, theirs["resid_post/3/norm_P"] / ours["resid_post/3/norm_P"]
+        )
         for which, prefix in (("mean", ""), ("last", "last_")):
-            b_PD, t_PD = ours[f"resid/3/{which}_PD"], theirs[f"resid/3/{which}_PD"]
+            b_PD, t_PD = ours[f"resid_post/3/{which}_PD"], theirs[f"resid_post/3/{which}_PD"]
             shift_D = np.nanmean(t_PD - b_PD, axis=0)
             for p in range(num_prompts):
                 diff_D = t_PD[p] - b_PD[p]
@@ -36,7 +38,7 @@ def test_every_statistic_follows_its_formula(block_rows, monkeypatch, resid, bas
                 }
                 for name, value in expected.items():
                     np.testing.assert_allclose(getattr(got, prefix + name)[p], value, rtol=1e-9, err_msg=name)
-        shift_D = np.nanmean(theirs["resid/3/mean_PD"] - ours["resid/3/mean_PD"], axis=0)
+        shift_D = np.nanmean(theirs["resid_post/3/mean_PD"] - ours["resid_post/3/mean_PD"], axis=0)
         np.testing.assert_allclose(got.mean_shift_D, shift_D, rtol=1e-12)
         assert np.isnan(got.diff_norm_P[5]) and np.isnan(got.diff_norm_P).sum() == 1
         # The tuned side is the base plus one shift and a tenth of noise: nearly all of it is shared.
@@ -45,7 +47,7 @@ def test_every_statistic_follows_its_formula(block_rows, monkeypatch, resid, bas
 
 
 def test_a_run_against_itself_has_moved_nowhere(base):
-    got = residual_diff(base, base, 3)
+    got = residual_diff(base, base, "resid_post/3")
     counted = np.arange(len(got.diff_norm_P)) != 5
     assert (got.diff_norm_P[counted] == 0).all() and (got.last_centred_norm_P == 0).all()
     np.testing.assert_allclose(got.cosine_P[counted], 1, rtol=1e-12)
@@ -57,10 +59,10 @@ def test_arrays_that_do_not_match_are_refused(corpus, make_run, two_segments, re
     wide = {name: np.repeat(a, 2, axis=1) if a.ndim == 2 else a for name, a in resid["tuned"].items()}
     run = make_run("wide", corpus, corpus.tuned_TF, two_segments, wide)
     with pytest.raises(StoreError, match="the two models must have the same width"):
-        residual_diff(base, run, 3)
+        residual_diff(base, run, "resid_post/3")
     shifted = [[p for p in part if p != 2] for part in two_segments]
     run = make_run("fewer rows", corpus, corpus.tuned_TF, shifted, resid["tuned"])
     with pytest.raises(StoreError, match="hold different prompts"):
-        residual_diff(base, run, 3)
-    with pytest.raises(StoreError, match="resid/9/norm_P"):
-        residual_diff(base, base, 9)
+        residual_diff(base, run, "resid_post/3")
+    with pytest.raises(StoreError, match="resid_post/9/norm_P"):
+        residual_diff(base, base, "resid_post/9")

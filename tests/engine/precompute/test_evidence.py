@@ -11,8 +11,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ft_audit.engine.precompute.observe import MASSIVE, Clock, SegmentBuilder, observe_batch
-from ft_audit.engine.runners.residuals import ResidualRunner
+from ft_audit.engine.precompute.observe import MASSIVE, Clock, SegmentBuilder, observe, view_batch
+from ft_audit.engine.runners.forward import HookPoint
+from ft_audit.engine.runners.hf import HfRunner
 from ft_audit.engine.store import decode_bf16
 from ft_audit.engine.suites.prompt import Prompt, PromptSuite
 from ft_audit.engine.tokens.batches import plan_batches
@@ -96,7 +97,9 @@ def test_residual_evidence_is_that_of_the_blocks_output(side_prompts: Any) -> No
     for stored in prompts.values():
         states = [h[0].double().numpy() for h in hf_states(model, stored.ids_T).hidden_states]
         x_KD = states[LAYER + 1][stored.mask_T]
-        mean_D, last_D, norm = (stored.dense[f"resid/{LAYER}/{n}"] for n in ("mean_PD", "last_PD", "norm_P"))
+        mean_D, last_D, norm = (
+            stored.dense[f"resid_post/{LAYER}/{n}"] for n in ("mean_PD", "last_PD", "norm_P")
+        )
         np.testing.assert_allclose(last_D, states[LAYER + 1][-1], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(mean_D, x_KD.mean(0), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(norm, np.linalg.norm(x_KD, axis=1).mean(), rtol=1e-5)
@@ -183,8 +186,10 @@ def test_massive_tokens_count_nowhere(tiny: Any, world: Any) -> None:
     with torch.no_grad():
         model.model.embed_tokens.weight[massive] *= 1000
     (batch,) = plan_batches(tokens.length_P, 4096, 4096).segments[0]
+    view = view_batch(tokens, batch, 0, torch.device("cpu"))
     builder = SegmentBuilder()
-    observe_batch(ResidualRunner(model, [LAYER]), [], tokens, batch, 0, builder, Clock(), to_the_end=False)
+    forward = HfRunner(model, [HookPoint(LAYER)]).run(view.padded)
+    seen = observe(forward, view, [], builder, Clock(), final=False, encode=True)
     got = builder.finish(tokens)
     special = np.isin(got.token_T, tokenizer.all_special_ids)
     norm_T = np.concatenate(
@@ -196,10 +201,11 @@ def test_massive_tokens_count_nowhere(tiny: Any, world: Any) -> None:
     outside_T = norm_T > MASSIVE * np.median(norm_T[~special])
     assert 0 < outside_T[~special].sum() < (~special).sum() / 2
     np.testing.assert_array_equal(got.mask_T, ~special & ~outside_T)
+    np.testing.assert_array_equal(seen.mask_T, got.mask_T)
     for i, (start, end) in enumerate(zip(got.prompt_indptr_P1, got.prompt_indptr_P1[1:], strict=False)):
         counted = got.mask_T[start:end].sum()
         assert got.dense["counted_P"][i] == counted
         assert got.dense["massive_P"][i] == (~special[start:end]).sum() - counted
         expected = norm_T[start:end][got.mask_T[start:end]].mean() if counted else 0.0
-        np.testing.assert_allclose(got.dense[f"resid/{LAYER}/norm_P"][i], expected, rtol=1e-4)
+        np.testing.assert_allclose(got.dense[f"resid_post/{LAYER}/norm_P"][i], expected, rtol=1e-4)
     assert (got.dense["counted_P"] == 0).any()

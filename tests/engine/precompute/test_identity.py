@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from ft_audit.engine.precompute.plan import diff_identity, open_job, plan_runs, protocol
-from ft_audit.engine.store import content_id
+from ft_audit.engine.precompute.passes import all_runs, diff_id, plan_passes
+from ft_audit.engine.precompute.plan import open_job, protocol
 
 SAES = "./saes/layer_1_width_96"
 
@@ -19,9 +19,9 @@ class Ids:
 
     def __init__(self, world: Any, **sections: Any) -> None:
         job = open_job(world.config(**{"store": world.root / "never-written", **sections}))
-        planned = plan_runs(job)
-        self.runs = {(run.side, run.suite.name): run.run_id for run in planned}
-        self.diff = content_id(diff_identity(job, planned))
+        passes = plan_passes(job)
+        self.runs = {(run.side, run.suite.name): run.run_id for run in all_runs(passes)}
+        self.diff = diff_id(job, passes)
         self.protocol = protocol(job)
 
     def changed(self, other: "Ids") -> set[tuple[str, str]]:
@@ -37,7 +37,7 @@ def usual(world: Any) -> Ids:
     return Ids(world)
 
 
-SIDES, SUITES = ("base", "tuned"), ("chat", "train", "elicited")
+SIDES, SUITES = ("base", "tuned", "pair"), ("chat", "train", "elicited")
 ALL = {("control", "chat"), *((side, suite) for side in SIDES for suite in SUITES)}
 
 
@@ -85,7 +85,7 @@ def test_the_same_prompts_in_another_file_are_the_same_runs(world: Any, usual: I
 
 def test_another_candidate_leaves_the_bases_runs(world: Any, usual: Ids) -> None:
     other = Ids(world, models={"tuned": "./full"})
-    assert usual.changed(other) == {key for key in ALL if key[0] == "tuned"}
+    assert usual.changed(other) == {key for key in ALL if key[0] in ("tuned", "pair")}
     assert usual.diff != other.diff and usual.protocol == other.protocol
 
 
@@ -96,7 +96,7 @@ def test_one_weight_changes_the_candidates_runs(tiny: Any, world: Any, usual: Id
         folder / "adapter_model.safetensors", lambda name, tensor: tensor.flatten()[:1].add_(1e-3)
     )
     other = Ids(world, models={"tuned": "./adapter-nudged"})
-    assert usual.changed(other) == {key for key in ALL if key[0] == "tuned"}
+    assert usual.changed(other) == {key for key in ALL if key[0] in ("tuned", "pair")}
 
 
 def test_the_place_of_the_base_does_not_matter_but_its_weights_do(tiny: Any, world: Any, usual: Ids) -> None:
@@ -111,13 +111,35 @@ def test_the_place_of_the_base_does_not_matter_but_its_weights_do(tiny: Any, wor
 
 
 @pytest.mark.parametrize(
+    ("settings", "changed"),
+    [
+        ({"logits": "all"}, {"pair"}),
+        ({"keep_residuals": True}, {"base", "pair"}),
+        ({"keep": "stats"}, {"base", "tuned", "pair"}),
+    ],
+    ids=["logits", "residuals", "statistics alone"],
+)
+def test_what_is_kept_changes_the_runs_that_keep_it(
+    world: Any, usual: Ids, settings: dict[str, Any], changed: set[str]
+) -> None:
+    other = Ids(world, precompute=settings)
+    expected = {key for key in ALL if key[0] in changed}
+    if settings.get("keep") == "stats":
+        # The noise floor rests on features: its suite's base is stored as ever.
+        expected -= {("base", "chat")}
+    assert usual.changed(other) == expected
+    assert usual.diff != other.diff
+
+
+@pytest.mark.parametrize(
     "sections",
     [
         {"store": "/somewhere/else"},
+        {"cluster": {"workers": 3}},
         {"audit": {"threshold": 1.5, "top": 3}},
         {"audit": {"bank": "./no-such-bank.json"}},
     ],
-    ids=["store", "threshold", "bank"],
+    ids=["store", "cluster", "threshold", "bank"],
 )
 def test_where_it_is_kept_and_how_it_is_judged_change_no_id(
     world: Any, usual: Ids, sections: dict[str, Any]

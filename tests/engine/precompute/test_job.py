@@ -19,19 +19,25 @@ def test_the_report_names_ids_speeds_and_sizes(adapter_job: Any) -> None:
     report = adapter_job.report
     runs = [adapter_job.store.open_run(run["run_id"]) for run in report["runs"]]
     sides = [(run["side"], run["suite"]) for run in report["runs"]]
-    assert sides == [*(("base", s) for s in SUITES), *(("tuned", s) for s in SUITES), ("control", "chat")]
-    assert report["reused"] is False and report["device"] == "cpu" and report["backend"] == "cpu"
-    assert all(how.startswith("cpu: ") for how in report["encoders"].values()) and report["encoders"]
-    assert report["tokens"] == sum(run.manifest.num_tokens for run in runs) > 1000
-    size = sum(file.stat().st_size for run in runs for file in run.folder.rglob("*") if file.is_file())
+    expected = [(side, suite) for side in ("base", "tuned", "pair") for suite in SUITES]
+    assert sides == [*expected, ("control", "chat")]
+    assert report["reused"] is False and report["device"].startswith("cpu ") and report["backend"] == "cpu"
+    assert list(report["encoders"]) == [SAE]
+    models_runs = [run for run, (side, _) in zip(runs, sides, strict=True) if side != "pair"]
+    assert report["tokens"] == sum(run.manifest.num_tokens for run in models_runs) > 1000
+    folder = Path(adapter_job.store.location) / "runs"
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     assert report["bytes_per_token"] == size / report["tokens"]
-    fired = sum(len(part.features[SAE][1]) for run in runs for part in run.segments())
-    counted = sum(int(part.mask_T.sum()) for run in runs for part in run.segments())
+    fired = sum(len(part.features[SAE][1]) for run in models_runs for part in run.segments())
+    counted = sum(int(part.mask_T.sum()) for run in models_runs for part in run.segments())
     assert report["features_per_token"] == {SAE: fired / counted}
     assert 2 < fired / counted < 48
-    assert all(report["tokens_per_second"][side] > 0 for side in ("base", "tuned"))
-    shares = [report[f"{part}_share"] for part in ("encode", "write", "forward")]
+    assert report["tokens_per_second"] > 0 and report["write_share"] > 0
+    shares = [report[f"{part}_share"] for part in ("encode", "forward", "evidence", "pair")]
     assert all(0 < share < 1 for share in shares) and sum(shares) <= 1
+    assert 0 <= report["wait_share"] < 1 and report["read_share"] == 0
+    assert set(report["padding_share"]) == {*SUITES, "control chat"}
+    assert report["truncated"] == report["windowed"] == dict.fromkeys(SUITES, 0)
     assert report["seconds"] > 0 and report["peak_memory_bytes"] > 1 << 26
 
 
@@ -41,8 +47,13 @@ def test_the_runs_have_the_layout_of_the_contract(adapter_job: Any) -> None:
             run = adapter_job.run(side, suite)
             (hook,) = run.manifest.hooks
             assert (hook.name, hook.layer, [sae.name for sae in hook.saes]) == (HOOK, 1, [SAE])
-            names = {f"resid/1/{name}" for name in ("mean_PD", "last_PD", "norm_P")}
-            names |= {f"sae/{SAE}/sq_error_P", f"sae/{SAE}/sq_total_P", "counted_P"}
+            names = {f"resid_post/1/{name}" for name in ("mean_PD", "last_PD", "norm_P")}
+            names |= {
+                f"sae/{SAE}/sq_error_P",
+                f"sae/{SAE}/sq_total_P",
+                f"sae/{SAE}/error_norm_P",
+                "counted_P",
+            }
             assert names <= set(run.dense_names())
             assert ("logits/final_PD" in run.dense_names()) == (suite == "elicited")
             assert sorted(run.prompt_order) == list(range(run.manifest.num_prompts))
@@ -66,13 +77,12 @@ def test_both_sides_see_the_same_tokens(adapter_job: Any) -> None:
 
 def test_the_diff_has_the_layout_of_the_contract(adapter_job: Any) -> None:
     diff = adapter_job.diff
-    groups = {
-        f"{kind}/{suite}"
-        for suite in SUITES
-        for kind in (f"features/{SAE}", f"residual/{HOOK}", f"fvu/{SAE}")
-    }
-    assert groups | {"elicited"} == set(diff.groups())
-    assert diff.tables() == ["conditions", "contexts", "generations", "leading", "prompts", "rows"]
+    kinds = (f"features/{SAE}", f"residual/{HOOK}", f"tokens/{HOOK}", f"fvu/{SAE}")
+    groups = {f"{kind}/{suite}" for suite in SUITES for kind in kinds} | {"elicited", "weights"}
+    roles = {f"groups/{SAE}/train/role={role}" for role in ("system", "user", "assistant")}
+    assert groups | roles <= set(diff.groups())
+    tables = {"conditions", "contexts", "generations", "leading", "prompts", "rows"}
+    assert set(diff.tables()) == tables | {"weights", "embedding_rows"}
     stats = diff.stats(f"features/{SAE}/chat")
     assert {"mean_diff", "z", "p", "q", "effect", "aa_percentile", "fired_base", "sum_d"} <= set(stats)
     assert all(array.shape == (96,) for array in stats.values() if array.ndim)
@@ -146,24 +156,22 @@ def test_a_second_call_reuses_everything_and_loads_no_weights(
 
     monkeypatch.setattr(models, "load_model", refuse)
     monkeypatch.setattr(models, "attach_adapter", refuse)
-    before = tiny.files_of(adapter_job.store.root)
+    before = tiny.files_of(Path(adapter_job.store.location))
     report = run_precompute(adapter_job.config, progress=False)
     assert report["reused"] is True
     assert (report["diff_id"], report["runs"]) == (adapter_job.report["diff_id"], adapter_job.report["runs"])
     assert report["tokens"] == adapter_job.report["tokens"]
     assert report["features_per_token"] == adapter_job.report["features_per_token"]
-    assert report["tokens_per_second"] == {"base": None, "tuned": None} and report["encode_share"] is None
-    assert tiny.files_of(adapter_job.store.root) == before
+    assert report["tokens_per_second"] is None and report["encode_share"] is None
+    assert tiny.files_of(Path(adapter_job.store.location)) == before
 
 
 def test_a_full_checkpoint_finds_the_bases_runs(adapter_job: Any, full_job: Any) -> None:
     ids = {(run["side"], run["suite"]): run["run_id"] for run in adapter_job.report["runs"]}
     for run in full_job.report["runs"]:
         same = ids[run["side"], run["suite"]] == run["run_id"]
-        assert same == (run["side"] != "tuned"), run
+        assert same == (run["side"] in ("base", "control")), run
     assert full_job.report["diff_id"] != adapter_job.report["diff_id"]
-    assert full_job.report["tokens_per_second"]["base"] is None
-    assert full_job.report["tokens_per_second"]["tuned"] > 0
     assert full_job.diff.manifest.summary["models"]["tuned"]["format"] == "folder"
 
 
@@ -173,8 +181,8 @@ def test_two_stores_hold_the_same_bytes(tiny: Any, adapter_job: Any, run_job: An
     assert again.report["diff_id"] == adapter_job.report["diff_id"]
     assert again.report["runs"] == adapter_job.report["runs"]
     for run in again.report["runs"]:
-        assert tiny.files_of(again.store.root / "runs" / run["run_id"]) == tiny.files_of(
-            adapter_job.store.root / "runs" / run["run_id"]
+        assert tiny.files_of(Path(again.store.location) / "runs" / run["run_id"]) == tiny.files_of(
+            Path(adapter_job.store.location) / "runs" / run["run_id"]
         )
-    ours, theirs = (tiny.files_of(job.diff.folder) for job in (adapter_job, again))
+    ours, theirs = (tiny.files_of(job.diff_folder) for job in (adapter_job, again))
     assert ours == theirs and len(ours) > 50

@@ -71,7 +71,7 @@ def test_the_last_blocks_hook_comes_before_the_final_norm(world: Any, bare_job: 
     ids = torch.from_numpy(segment.token_T[: segment.prompt_indptr_P1[1]].astype(np.int64))[None]
     with torch.no_grad():
         last_D = model(ids, output_hidden_states=True).hidden_states[-1][0, -1]
-        normed_D = model.model.norm(torch.from_numpy(segment.dense["resid/3/last_PD"][0]))
+        normed_D = model.model.norm(torch.from_numpy(segment.dense["resid_post/3/last_PD"][0]))
     torch.testing.assert_close(normed_D, last_D, rtol=1e-3, atol=1e-4)
 
 

@@ -25,7 +25,7 @@ sys.exit(main(sys.argv[1:]))
 @pytest.fixture
 def moved(world: Any, adapter_job: Any, tmp_path: Path) -> Path:
     """The config alone in another folder, with a copy of the store: no model, data set or dictionary."""
-    shutil.copytree(adapter_job.store.root, tmp_path / "store")
+    shutil.copytree(Path(adapter_job.store.location), tmp_path / "store")
     values = world.values(tmp_path / "store")
     (tmp_path / "config.yaml").write_text(json.dumps(values))
     return tmp_path / "config.yaml"
@@ -80,7 +80,7 @@ def test_another_text_of_the_config_over_the_same_runs_is_found_too(
     world: Any, run_job: Any, adapter_job: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The runs are reused, and audit finds the diff of the config that it is given."""
-    store = adapter_job.store.root
+    store = Path(adapter_job.store.location)
     sections = {"precompute": {"backend": "cpu"}, "generate": None}
     again = run_job(store, **sections)
     assert again.report["runs"] == adapter_job.report["runs"]

@@ -251,6 +251,16 @@ class Job:
         return Store(self.config.store)
 
     @property
+    def root(self) -> Path:
+        """The store's folder."""
+        return Path(self.config.store)
+
+    @property
+    def diff_folder(self) -> Path:
+        """The diff's folder in it."""
+        return self.root / "diffs" / str(self.report["diff_id"])
+
+    @property
     def diff(self) -> DiffReader:
         return self.store.open_diff(self.report["diff_id"])
 

@@ -216,3 +216,23 @@ def test_tokenizer_without_offsets_is_refused(suite_of: MakeSuite) -> None:
 def test_no_prompts_no_tokens(smollm: PreTrainedTokenizerBase, suite_of: MakeSuite) -> None:
     tokens = tokenize_suite(suite_of(), smollm, 512)
     assert (len(tokens.ids_T), tokens.indptr_P1.tolist()) == (0, [0])
+
+
+def test_a_long_prompt_in_windows_keeps_every_token(
+    smollm: PreTrainedTokenizerBase, suite_of: MakeSuite
+) -> None:
+    suite = suite_of("short", " ".join(f"word{i}" for i in range(40)), (Q,))
+    whole, cut = tokenize_suite(suite, smollm, 512), tokenize_suite(suite, smollm, 16, window=True)
+    for name in ("ids_T", "role_T", "mask_T"):
+        np.testing.assert_array_equal(getattr(cut, name), getattr(whole, name))
+    lengths = np.diff(whole.indptr_P1)
+    pieces = -(-lengths // 16)
+    assert (cut.length_P <= 16).all() and len(cut.length_P) == pieces.sum() > len(lengths)
+    # Each piece is a prompt of its own, of the row that it was cut from.
+    assert [p.row for p in cut.suite.prompts] == np.repeat(np.arange(3), pieces).tolist()
+    for row in range(3):
+        own = cut.length_P[np.repeat(np.arange(3), pieces) == row]
+        assert own.sum() == lengths[row] and own.max() - own.min() <= 1
+    assert (cut.num_windowed, cut.num_truncated) == (int((pieces > 1).sum()), 0)
+    assert (whole.num_windowed, whole.num_truncated) == (0, 0)
+    assert tokenize_suite(suite, smollm, 16).num_truncated == cut.num_windowed

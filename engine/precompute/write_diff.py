@@ -1,0 +1,106 @@
+"""The last stage of a job: two sets of runs into one diff."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ft_audit.engine.diff.assemble import DiffInputs, assemble
+from ft_audit.engine.diff.next_token import NextToken, next_token_diff
+from ft_audit.engine.diff.parts import SuitePair
+from ft_audit.engine.precompute.answers import answer_divergence
+from ft_audit.engine.precompute.execute import Place
+from ft_audit.engine.precompute.generations import put_generations
+from ft_audit.engine.precompute.passes import Pass, diff_identity
+from ft_audit.engine.precompute.plan import Job
+from ft_audit.engine.precompute.report import summary
+from ft_audit.engine.store import RunReader
+from ft_audit.engine.weights import put_weights, weight_evidence
+
+
+@dataclass(frozen=True, slots=True)
+class NextTokenQuestion:
+    """Asks a job's models how the elicited prompts go on; both runs are read where the models are."""
+
+    base_run: str
+    tuned_run: str
+
+    def __call__(self, job: Job) -> tuple[NextToken, NDArray[np.float64]]:
+        base_PD, tuned_PD = (
+            job.store.open_run(run).dense("logits/final_PD") for run in (self.base_run, self.tuned_run)
+        )
+        first = next_token_diff(base_PD, tuned_PD, job.models.base_logits, job.models.tuned_logits)
+        elicited = next(s for s in job.suites.suites if s.role == "elicited")
+        assert job.config.elicit is not None, "an elicited suite comes from this section"
+        return first, answer_divergence(job.models, elicited, job.config.elicit.answer_tokens)
+
+
+@dataclass(slots=True)
+class Tables:
+    """Takes tables as a diff's writer does, and keeps them."""
+
+    found: dict[str, pa.Table] = field(default_factory=dict)
+
+    def put_table(self, name: str, table: pa.Table) -> None:
+        """Keep one table."""
+        self.found[name] = table
+
+
+def generations_of(job: Job) -> dict[str, pa.Table]:
+    """Return the tables of paired answers."""
+    tables = Tables()
+    put_generations(tables, job.config, job.models, job.suites)
+    return tables.found
+
+
+def write_diff(job: Job, passes: Sequence[Pass], place: Place, *, progress: bool) -> None:
+    """Reduce the finished runs of a job and write its diff."""
+    readers = {
+        (side, p.suite.name): job.store.open_run(run.run_id) for p in passes for side, run in p.runs.items()
+    }
+    pairs = [
+        SuitePair(
+            name=p.suite.name,
+            role=p.suite.role,
+            base=readers["base", p.suite.name],
+            tuned=readers["tuned", p.suite.name],
+            together=readers["pair", p.suite.name],
+            groups=p.groups,
+        )
+        for p in passes
+        if not p.is_control
+    ]
+    control = next((p.suite.name for p in passes if p.is_control), None)
+    tokenizer = job.models.base_tokenizer
+
+    def next_token(base: RunReader, tuned: RunReader) -> tuple[NextToken, NDArray[np.float64]]:
+        return place.ask(job, NextTokenQuestion(base.manifest.run_id, tuned.manifest.run_id))
+
+    inputs = DiffInputs(
+        pairs=pairs,
+        prompts={s.name: s.tokens.suite.prompts for s in job.suites.suites},
+        hooks=job.hooks,
+        survey=job.suites.survey,
+        control=None if control is None else (readers["base", control], readers["control", control]),
+        next_token=next_token,
+        decode=lambda ids: [str(tokenizer.decode([i])) for i in ids],
+        min_rows=job.config.elicit.min_rows if job.config.elicit else 3,
+        feature_index=job.config.precompute.feature_index,
+    )
+    with job.store.diff_writer(diff_identity(job, passes)) as writer:
+        result = assemble(writer, inputs, place.scheduler)
+        if job.config.precompute.weights:
+            weights = weight_evidence(job.models.base, job.models.tuned)
+            put_weights(writer, weights)
+            result["figures"] |= {name: _known(value) for name, value in weights.figures.items()}
+        for name, table in place.ask(job, generations_of).items():
+            writer.put_table(name, table)
+        writer.finish({**summary(job, passes), **result})
+
+
+def _known(value: float) -> float | None:
+    # JSON has no NaN: a figure that could not be measured is null.
+    return value if math.isfinite(value) else None
