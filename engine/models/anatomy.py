@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM
 
 from ft_audit.errors import ModelError
 
@@ -72,3 +73,18 @@ def anatomy(model: Any) -> Anatomy:
     raise ModelError(
         f"{type(causal).__name__}: no list of {count} blocks found; this architecture is not supported"
     )
+
+
+def outline(config: Any) -> Anatomy:
+    """Return the anatomy of the model that `config` describes, made of modules without any weights.
+
+    Raises:
+        ModelError: an architecture that transformers cannot build or that has no list of blocks.
+    """
+    try:
+        with torch.device("meta"):
+            return anatomy(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+        raise ModelError(
+            f"{getattr(config, 'model_type', 'this model')}: cannot be built from its config.json: {error}"
+        ) from error

@@ -131,7 +131,9 @@ def _config(source: ModelSource, num_layers: int | None) -> Any:
     try:
         config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
         text = config.get_text_config()
-        if num_layers is not None and num_layers < text.num_hidden_layers:
+        # Gemma 3n keeps a part of every block's input in one table of all blocks: it is loaded whole.
+        whole = num_layers is None or getattr(text, "hidden_size_per_layer_input", None)
+        if not whole and num_layers < text.num_hidden_layers:
             # Which block has which attention stays as the whole model has it.
             kinds = getattr(text, "layer_types", None)
             text.num_hidden_layers = num_layers
@@ -193,10 +195,11 @@ def _check_all_read(
             "save the whole model again"
         )
     total = _total_layers(source)
+    # A multimodal model's file may call a part by a longer name than the model does.
     surplus = [
         key
-        for key in sorted(set(info["unexpected_keys"]) - unread)
-        if num_layers is None or not in_blocks(key, num_layers, total)
+        for key in sorted(info["unexpected_keys"])
+        if not key.endswith(tuple(unread)) and (num_layers is None or not in_blocks(key, num_layers, total))
     ]
     if surplus:
         # They would be left out of everything that is measured, and nobody would know what they do.

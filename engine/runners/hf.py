@@ -14,7 +14,16 @@ from torch import Tensor
 from ft_audit.engine.models.anatomy import anatomy
 from ft_audit.engine.runners.forward import Forward, HookPoint
 from ft_audit.engine.runners.shortened import Handed, output_size, shortened
-from ft_audit.engine.runners.sites import Tap, check_layers, check_sums, depth_of, hidden, probes, tap
+from ft_audit.engine.runners.sites import (
+    Tap,
+    check_layers,
+    check_shapes,
+    check_sums,
+    depth_of,
+    hidden,
+    probes,
+    tap,
+)
 from ft_audit.engine.tokens.padded import PaddedBatch
 
 PROBE_TOKENS = 4
@@ -90,13 +99,14 @@ class HfRunner:
         depth = max(depth_of(list(needed.values())), 1) if needed else 1
         ids = torch.arange(PROBE_TOKENS, device=self.device)[None]
         with shortened(self.anatomy, depth, norm=False), ExitStack() as stack:
-            taps = {name: (self._tap(hook), lambda x: x.flatten(0, -2)) for name, hook in needed.items()}
+            taps = {name: (self._tap(hook), lambda x: x) for name, hook in needed.items()}
             stack.enter_context(listening(taps, seen))
             handle = self.anatomy.blocks[0].register_forward_hook(
                 lambda _module, _args, output: sizes.append(output_size(output))
             )
             stack.callback(handle.remove)
             self.anatomy.backbone(input_ids=ids, use_cache=False)
+        check_shapes(seen, ids.shape, self.anatomy.family)
         check_sums(seen, self.hooks, self.anatomy.family)
         return sizes[0]
 
@@ -115,6 +125,7 @@ class _Rows:
         index_T = self._by_device.get(x_BLW.device)
         if index_T is None:
             index_T = self._by_device[x_BLW.device] = self._flat_T.to(x_BLW.device)
+        assert x_BLW.dim() == 3, x_BLW.shape
         return x_BLW.reshape(-1, x_BLW.shape[-1]).index_select(0, index_T).to(self._device)
 
 

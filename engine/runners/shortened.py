@@ -37,18 +37,15 @@ def shortened(
     With `handed` the first of those are left out as well.
     """
     blocks, parent = found.blocks, found.parent
-    config: Any = parent.config
     name = next((name for name in NORMS if isinstance(getattr(parent, name, None), nn.Module)), None)
     last = getattr(parent, name) if name is not None else None
     try:
         setattr(parent, found.attribute, _run_only(blocks, depth, handed))
-        config.num_hidden_layers = depth
         if name is not None and not norm:
             setattr(parent, name, nn.Identity())
         yield
     finally:
         setattr(parent, found.attribute, blocks)
-        config.num_hidden_layers = len(blocks)
         if name is not None:
             setattr(parent, name, last)
 

@@ -5,7 +5,7 @@ a block. `attn_out` and `mlp_out` are what each half adds to it: the output of t
 in Gemma 2 and 3, of the half itself elsewhere. `attn_z` is the input of attention's output projection, all
 heads side by side; `mlp_in` is the MLP's input, which is the output of the weighted norm before it.
 
-Shapes: T tokens, D width of the residual stream.
+Shapes: B prompts, L positions, D width of the residual stream.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ft_audit.engine.models.anatomy import Anatomy
 from ft_audit.engine.runners.forward import HookPoint
 from ft_audit.errors import ConfigError
 
@@ -89,6 +90,24 @@ def depth_of(hooks: Sequence[HookPoint]) -> int:
     return max((hook.layer + (hook.site != "resid_pre" or hook.layer == 0) for hook in hooks), default=0)
 
 
+def hook_width(found: Anatomy, hook: HookPoint) -> int:
+    """Return how many dimensions a dictionary at `hook` reads; an outline of the model is enough.
+
+    Raises:
+        ConfigError: a block or a site that the model does not have.
+    """
+    check_layers([hook], found.num_layers)
+    where = tap(found.blocks, hook, found.family)
+    if hook.site != "attn_z":
+        return found.width
+    # All heads side by side, which are wider than the stream in Gemma.
+    if isinstance(where.module, nn.Linear):
+        return where.module.in_features
+    weight = getattr(where.module, "weight", None)
+    assert isinstance(weight, Tensor), "GPT-2's Conv1D"
+    return int(weight.shape[0])
+
+
 def hidden(value: Any) -> Tensor:
     """Return the activations among what a module takes or gives: the tensor, or the first of several."""
     first = value if isinstance(value, Tensor) else value[0]
@@ -117,10 +136,20 @@ def _lacking(hook: HookPoint, family: str, what: str) -> ConfigError:
     )
 
 
+def check_shapes(seen: dict[str, Tensor], shape_BL: Sequence[int], family: str) -> None:
+    """Raise ConfigError where a site does not hold one vector for each token, as Gemma 3n's streams do."""
+    for name, x in seen.items():
+        if tuple(x.shape[:-1]) != tuple(shape_BL):
+            raise ConfigError(
+                f"hooks: {name} cannot be read: {family} has {tuple(x.shape)} there for {tuple(shape_BL)} "
+                "tokens, not one vector each; choose another site"
+            )
+
+
 def check_sums(seen: dict[str, Tensor], hooks: Sequence[HookPoint], family: str) -> None:
     """Raise ConfigError unless attention and MLP add to the stream what `hooks` says they do.
 
-    `seen` holds every site of `probes(hooks)`, each [T, D], from one forward pass. Families differ in more
+    `seen` holds every site of `probes(hooks)`, each [B, L, D], from one forward pass. Families differ in more
     than names: some run both halves on the same input (Phi, Cohere), some scale what a half adds (Granite).
     """
     for hook in hooks:
