@@ -1,12 +1,12 @@
 """One audit from a config to its files: evidence found, judged, written as verdict.json and report.html."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from ft_audit.agent.audit_file import AuditFile
 from ft_audit.agent.calibration import Calibration, load_calibration
 from ft_audit.agent.evidence import Evidence
 from ft_audit.agent.find import find_evidence
@@ -26,8 +26,8 @@ class Audit:
     """A verdict and where it was written."""
 
     verdict: Verdict
-    verdict_file: Path
-    report_file: Path
+    verdict_file: str
+    report_file: str
     num_older: int
     """Older diffs of the same config that were passed over."""
 
@@ -38,11 +38,10 @@ def run_audit(config: AuditConfig, diff: str | None = None) -> Audit:
     calibration = find_calibration(config, found.evidence)
     verdict = investigate(found.evidence, calibration, config)
     report = render_report(verdict, found.evidence, calibration)
-    # Both are whole before the folder is made: a failure leaves nothing half-written.
-    folder = Store(config.store).audit_dir(verdict.audit_id)
-    verdict_file, report_file = folder / VERDICT_FILE, folder / REPORT_FILE
-    write_whole(verdict_file, verdict_text(verdict))
-    write_whole(report_file, report)
+    # Both are whole before anything is written: a failure leaves no verdict without its report.
+    store = Store(config.store)
+    report_file = store.put_audit_file(verdict.audit_id, REPORT_FILE, report.encode())
+    verdict_file = store.put_audit_file(verdict.audit_id, VERDICT_FILE, verdict_text(verdict).encode())
     return Audit(verdict, verdict_file, report_file, found.num_older)
 
 
@@ -65,45 +64,36 @@ def verdict_text(verdict: Verdict) -> str:
     return json.dumps(verdict.model_dump(mode="json"), indent=2, allow_nan=False) + "\n"
 
 
-def read_verdict(path: Path) -> Verdict:
+def read_verdict(file: AuditFile) -> Verdict:
     """The verdict in a file; StoreError says what is wrong with it."""
-    if not path.is_file():
-        raise StoreError(f"{path}: no such verdict: run `ft-audit audit` first")
     try:
-        return Verdict.model_validate_json(path.read_bytes())
+        return Verdict.model_validate_json(file.read())
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "file"
+        why = f"{where}: {first['msg']}"
         raise StoreError(
-            f"{path} is not a verdict of this ft-audit ({where}: {first['msg']}): run the audit again"
+            f"{file.location} is not a verdict of this ft-audit ({why}): run the audit again"
         ) from None
 
 
-def render_again(verdict_path: Path, out: Path | None) -> Path:
+def render_again(file: AuditFile, out: Path | None) -> str:
     """Render the report of a verdict that was written before; the store may have moved with it."""
-    verdict = read_verdict(verdict_path)
-    recorded = Path(verdict.store)
-    # audits/<id>/verdict.json lies two folders below its store.
-    root = recorded if recorded.is_dir() else verdict_path.resolve().parents[2]
-    evidence = Evidence(root, Store(root).open_diff(verdict.diff))
+    verdict = read_verdict(file)
+    recorded = Store(verdict.store)
+    store = recorded if recorded.place.exists() else file.store
+    evidence = Evidence(store.location, store.open_diff(verdict.diff))
     bank = verdict.calibration.path
     calibration = load_calibration(None if bank is None else Path(bank), evidence.subject())
     if calibration.sha256 != verdict.calibration.sha256:
-        raise StoreError(f"{bank} has changed since {verdict_path} was written: run the audit again")
-    target = out or verdict_path.with_name(REPORT_FILE)
-    write_whole(target, render_report(verdict, evidence, calibration))
-    return target
+        raise StoreError(f"{bank} has changed since {file.location} was written: run the audit again")
+    target = file.beside(REPORT_FILE) if out is None else AuditFile(str(out))
+    target.write(render_report(verdict, evidence, calibration).encode())
+    return target.location
 
 
-def verdict_path_of(config: AuditConfig, diff: str | None = None) -> Path:
+def verdict_of(config: AuditConfig, diff: str | None = None) -> AuditFile:
     """Where the audit of this config writes its verdict."""
     evidence = find_evidence(config, diff).evidence
     name = audit_id(evidence, find_calibration(config, evidence), config)
-    return Store(config.store).root / "audits" / name / VERDICT_FILE
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new one, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    return AuditFile(Store(config.store).audit_location(name, VERDICT_FILE))

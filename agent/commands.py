@@ -63,7 +63,7 @@ def _audit(args: argparse.Namespace) -> int:
     verdict, code = audit.verdict, exit_code(audit.verdict)
     if args.json:
         left_out = {"config", "explanation"}
-        paths = {"verdict": str(audit.verdict_file), "report": str(audit.report_file)}
+        paths = {"verdict": audit.verdict_file, "report": audit.report_file}
         fields = verdict.model_dump(mode="json", exclude=left_out)
         print(json.dumps({**fields, "paths": paths, "exit_code": code}, allow_nan=False))
     else:
@@ -85,13 +85,15 @@ def _top(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from ft_audit.agent.audit import render_again, verdict_path_of
+    from ft_audit.agent.audit import render_again, verdict_of
+    from ft_audit.agent.audit_file import AuditFile
     from ft_audit.engine.config import load_config
 
     if args.config.endswith(".json"):
-        path = Path(args.config)
+        file = AuditFile(args.config)
     else:
-        path = verdict_path_of(load_config(args.config, args.overrides), args.diff)
-    written = render_again(path, args.out)
-    print(json.dumps({"report": str(written), "verdict": str(path)}) if args.json else f"report   {written}")
+        file = verdict_of(load_config(args.config, args.overrides), args.diff)
+    written = render_again(file, args.out)
+    said = {"report": written, "verdict": file.location}
+    print(json.dumps(said) if args.json else f"report   {written}")
     return 0

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,7 @@ SUITE_ORDER = ("elicited", "chat", "train", "control")
 class Evidence:
     """One diff of a store. Nothing here writes, and nothing needs a model."""
 
-    def __init__(self, store: Path, reader: DiffReader) -> None:
+    def __init__(self, store: str, reader: DiffReader) -> None:
         self.store = store
         self.diff_id: str = reader.manifest.diff_id
         self.summary: Mapping[str, Any] = reader.manifest.summary

@@ -25,18 +25,18 @@ def find_evidence(config: AuditConfig, diff: str | None = None) -> Found:
     """
     store = Store(config.store)
     if diff is not None:
-        return Found(Evidence(store.root, store.open_diff(diff)), 0)
+        return Found(Evidence(store.location, store.open_diff(diff)), 0)
     wanted = _computed(config_json(config))
     readers = [store.open_diff(diff_id) for diff_id in store.diffs()]
     matches = [reader for reader in readers if _computed(reader.manifest.summary.get("config")) == wanted]
     if not matches:
         others = f"it holds {len(readers)} of other configs" if readers else "it holds none"
         raise StoreError(
-            f"store {store.root} has no diff computed from the config {config.name!r} ({others}): "
+            f"store {store.location} has no diff computed from the config {config.name!r} ({others}): "
             f"run `ft-audit precompute` with this config first, or name a diff with --diff"
         )
-    newest = max(matches, key=lambda reader: (reader.folder / "manifest.json").stat().st_mtime_ns)
-    return Found(Evidence(store.root, newest), len(matches) - 1)
+    newest = max(matches, key=lambda reader: reader.written)
+    return Found(Evidence(store.location, newest), len(matches) - 1)
 
 
 def _computed(config: Any) -> Any:

@@ -45,7 +45,7 @@ class Query(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    store: str = Field(description="The store's folder.")
+    store: str = Field(description="The store: a folder, or s3://bucket/prefix.")
     diff: str = Field(description="The diff within the store.")
     kind: Literal["stats", "table", "summary"] = Field(
         description="`stats`: arrays of a group; `table`: a parquet table; `summary`: the manifest's summary."
@@ -61,7 +61,7 @@ def ask(evidence: Evidence, source: str, column: str, *where: Where, reduce: Any
     kind, _, name = source.partition(":")
     query = Query.model_validate(
         {
-            "store": str(evidence.store),
+            "store": evidence.store,
             "diff": evidence.diff_id,
             "kind": kind,
             "group": name if kind == "stats" else None,

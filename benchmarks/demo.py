@@ -62,7 +62,7 @@ def run_candidate(name: str) -> Outcome:
     config = load_config(config_path)
     truth = json.loads((resolve_path(config.models.tuned, config.base_dir) / "truth.json").read_text())
     cells = describe(verdict, store.open_diff(verdict["diff"]), truth["rows"].get("needle", []))
-    return Outcome(name, cells, store.audit_dir(verdict["audit_id"]) / "report.html")
+    return Outcome(name, cells, Path(store.audit_location(verdict["audit_id"], "report.html")))
 
 
 def run_verb(*arguments: str, accepted: Sequence[int] = (0,)) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What `ft-audit store` says: a JSON object for machines, a table for people."""
 
-from pathlib import Path
 from typing import Any
 
 from ft_audit.engine.config import load_config
@@ -29,7 +28,7 @@ def list_report(where: str | None) -> dict[str, Any]:
         }
         for item in list_store(store)
     ]
-    return {"store": str(store.root), "items": items, "bytes": sum(int(item["bytes"] or 0) for item in items)}
+    return {"store": store.location, "items": items, "bytes": sum(int(item["bytes"] or 0) for item in items)}
 
 
 def verify_report(where: str | None) -> dict[str, Any]:
@@ -40,16 +39,18 @@ def verify_report(where: str | None) -> dict[str, Any]:
     for item, found in verify_store(store):
         checked += 1
         problems += [{"kind": item.kind, "id": item.id, "problem": problem} for problem in found]
-    return {"store": str(store.root), "checked": checked, "problems": problems}
+    return {"store": store.location, "checked": checked, "problems": problems}
 
 
 def gc_report(where: str | None, days: float, *, delete: bool) -> dict[str, Any]:
     """Return what may go, and delete it when asked to."""
     store = _open(where)
     garbage = find_garbage(store, days * DAY_S)
-    freed = remove_garbage(garbage) if delete else 0
-    items = [{"folder": str(g.folder), "reason": g.reason, "bytes": g.num_bytes} for g in garbage]
-    return {"store": str(store.root), "items": items, "deleted": delete, "freed_bytes": freed}
+    freed = remove_garbage(store, garbage) if delete else 0
+    items = [
+        {"folder": f"{store.location}/{g.folder}", "reason": g.reason, "bytes": g.num_bytes} for g in garbage
+    ]
+    return {"store": store.location, "items": items, "deleted": delete, "freed_bytes": freed}
 
 
 def render_list(report: dict[str, Any]) -> str:
@@ -94,8 +95,9 @@ def _open(where: str | None) -> Store:
         return Store(default_store())
     root = load_config(where).store if where.endswith((".yaml", ".yml")) else where
     store = Store(root)
-    if not store.root.is_dir():
+    if not any((store.runs(), store.diffs(), store.audits())) and not store.place.exists():
         raise StoreError(
-            f"there is no store at {Path(root)}: name its folder, or a config whose `store` names it"
+            f"there is no store at {root}: name its folder, s3://bucket/prefix, or a config whose `store` "
+            "names it"
         )
     return store

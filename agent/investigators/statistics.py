@@ -27,7 +27,7 @@ def investigate(evidence: Evidence, calibration: Calibration, config: AuditConfi
         name=config.name,
         ft_audit_version=__version__,
         investigator="statistics",
-        store=str(evidence.store.resolve()),
+        store=evidence.store,
         diff=evidence.diff_id,
         base=_model(evidence, "base"),
         tuned=_model(evidence, "tuned"),

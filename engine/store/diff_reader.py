@@ -1,25 +1,35 @@
-"""Reads a diff part by part: statistics array by array, tables whole, each verified when first touched."""
+"""Reads a diff part by part: statistics array by array, tables whole, every file verified when it is read."""
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from ft_audit.engine.store.arrays import open_group, read_array, safe_path
-from ft_audit.engine.store.commit import file_checksum, tree_checksum
-from ft_audit.engine.store.manifest import DiffManifest, read_manifest
+from ft_audit.engine.store.arrays import read_array, safe_path
+from ft_audit.engine.store.diff_parts import group_folder, index_folder, table_file
+from ft_audit.engine.store.manifest import MANIFEST_NAME, DiffManifest, read_manifest
+from ft_audit.engine.store.place import Place
+from ft_audit.engine.store.range_array import RangeArray
+from ft_audit.engine.store.seal import checksum
+from ft_audit.engine.store.sealed_tree import SealedTree
 from ft_audit.engine.store.table import Table
 from ft_audit.errors import StoreError
 
 
 class DiffReader:
-    """One finished diff on the disk."""
+    """One finished diff of a store. Can be pickled."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.manifest = read_manifest(folder, DiffManifest)
-        self._verified: set[str] = set()
+    def __init__(self, place: Place, diff: str) -> None:
+        self._place, self._folder = place, f"diffs/{diff}"
+        self.manifest = read_manifest(place, self._folder, DiffManifest)
+        self._remedy = (
+            f"delete the folder {place.location}/{self._folder} and run `ft-audit precompute` again"
+        )
+
+    @property
+    def written(self) -> float:
+        """When the diff was finished, in seconds since 1970."""
+        return self._place.modified(f"{self._folder}/{MANIFEST_NAME}")
 
     def groups(self) -> list[str]:
         """Return the names of the stats groups, sorted."""
@@ -29,6 +39,10 @@ class DiffReader:
         """Return the names of the tables, sorted."""
         return sorted(self.manifest.tables)
 
+    def index_paths(self) -> list[str]:
+        """Return the paths of the arrays of the feature-major copy, sorted."""
+        return sorted(self.manifest.index)
+
     def array_names(self, group: str) -> list[str]:
         """Return the names of the arrays of one stats group."""
         self._known("stats group", group, self.groups())
@@ -37,52 +51,53 @@ class DiffReader:
     def array(self, group: str, name: str) -> NDArray[Any]:
         """Return one array of one stats group, reading only that."""
         self._known(f"array in the stats group {group!r}", name, self.array_names(group))
-        folder = self.folder / "stats.zarr" / safe_path(group) / "arrays"
-        self._verify(f"stats group {group!r}", folder, self.manifest.groups[group].checksum)
-        result: NDArray[Any] = np.asarray(read_array(open_group(folder), safe_path(name)))
-        return result
+        return read_array(self._group(group), safe_path(name))
 
     def stats(self, group: str) -> dict[str, NDArray[Any]]:
         """Return all arrays of one stats group."""
         return {name: self.array(group, name) for name in self.array_names(group)}
 
+    def index_array(self, path: str) -> RangeArray:
+        """Return one array of the feature-major copy, of which ranges can be read."""
+        self._known("index array", path, self.index_paths())
+        return RangeArray(self._index(path))
+
     def table(self, name: str) -> Table:
         """Return one table."""
         self._known("table", name, self.tables())
-        path = self.folder / "tables" / f"{safe_path(name)}.parquet"
-        self._verify(f"table {name!r}", path, self.manifest.tables[name].checksum)
-        return Table(path)
+        key = table_file(self._folder, name)
+        what, where = f"table {name!r} of diff {self.manifest.diff_id}", f"{self._place.location}/{key}"
+        content = self._place.read(key)
+        if content is None:
+            raise StoreError(f"{what} is missing ({where}): {self._remedy}")
+        if checksum(content) != self.manifest.tables[name].checksum:
+            raise StoreError(f"{what} is damaged ({where} does not have its checksum): {self._remedy}")
+        return Table(content)
 
     def damaged(self) -> list[str]:
-        """Return what is wrong with the diff's parts, one line each; nothing when it is whole."""
-        problems = []
-        for group, entry in sorted(self.manifest.groups.items()):
-            folder = self.folder / "stats.zarr" / safe_path(group) / "arrays"
-            problems += self._problem(f"stats group {group!r}", folder, entry.checksum)
-        for name, table in sorted(self.manifest.tables.items()):
-            path = self.folder / "tables" / f"{safe_path(name)}.parquet"
-            problems += self._problem(f"table {name!r}", path, table.checksum)
+        """Return what is wrong with the diff's parts, having read all of them; nothing when it is whole."""
+        problems = [line for tree in self._trees() for line in tree.damaged()]
+        for name in self.tables():
+            try:
+                self.table(name)
+            except StoreError as error:
+                problems.append(str(error))
         return problems
 
-    def _problem(self, what: str, path: Path, checksum: str) -> list[str]:
-        try:
-            self._verify(what, path, checksum)
-        except StoreError as error:
-            return [str(error)]
-        return []
+    def _trees(self) -> Iterator[SealedTree]:
+        yield from (self._group(group) for group in self.groups())
+        yield from (self._index(path) for path in self.index_paths())
 
-    def _verify(self, what: str, path: Path, checksum: str) -> None:
-        if what in self._verified:
-            return
-        remedy = f"delete the folder {self.folder} and run `ft-audit precompute` again"
-        if not path.exists():
-            raise StoreError(f"{what} of diff {self.manifest.diff_id} is missing ({path}): {remedy}")
-        if (tree_checksum(path) if path.is_dir() else file_checksum(path)) != checksum:
-            raise StoreError(
-                f"{what} of diff {self.manifest.diff_id} is damaged "
-                f"({path} does not have its checksum): {remedy}"
-            )
-        self._verified.add(what)
+    def _group(self, group: str) -> SealedTree:
+        entry = self.manifest.groups[group]
+        return self._tree(group_folder(self._folder, group), entry.checksum, f"stats group {group!r}")
+
+    def _index(self, path: str) -> SealedTree:
+        entry = self.manifest.index[path]
+        return self._tree(index_folder(self._folder, path), entry.checksum, f"index array {path!r}")
+
+    def _tree(self, folder: str, seal: str, what: str) -> SealedTree:
+        return SealedTree(self._place, folder, seal, f"{what} of diff {self.manifest.diff_id}", self._remedy)
 
     def _known(self, what: str, name: str, known: list[str]) -> None:
         if name not in known:

@@ -1,26 +1,17 @@
-"""Writes a diff under a temporary name and renames it at the end, so that it exists whole or not at all."""
+"""Writes a diff under a temporary name and moves it at the end, so that it exists whole or not at all."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from arro3.core.types import ArrowStreamExportable
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from ft_audit.engine.store.arrays import create_group, safe_path, write_array
+from ft_audit.engine.store.array_sink import ArraySink
+from ft_audit.engine.store.arrays import CHUNK_ELEMENTS, safe_path, write_group
 from ft_audit.engine.store.canonical import content_id
-from ft_audit.engine.store.commit import (
-    TEMPORARY_SUFFIX,
-    FolderLock,
-    file_checksum,
-    fsync_path,
-    fsync_tree,
-    publish_folder,
-    remove,
-    tree_checksum,
-)
+from ft_audit.engine.store.diff_parts import group_folder, index_folder, table_file
 from ft_audit.engine.store.manifest import (
     MANIFEST_NAME,
     DiffManifest,
@@ -28,24 +19,24 @@ from ft_audit.engine.store.manifest import (
     TableEntry,
     manifest_bytes,
 )
-from ft_audit.engine.store.table import write_table
+from ft_audit.engine.store.place import TEMPORARY_SUFFIX, Place
+from ft_audit.engine.store.seal import TreeWriter, checksum
+from ft_audit.engine.store.table import table_bytes
 
 
 class DiffWriter:
     """One diff being written; a reader sees nothing of it before `finish`."""
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
-        self._folder = folder
-        self._identity = dict(identity)
-        self._temporary = folder.with_name(folder.name + TEMPORARY_SUFFIX)
-        self._temporary.mkdir(parents=True, exist_ok=True)
-        self._lock = FolderLock(self._temporary)
-        for leftover in sorted(self._temporary.iterdir()):
-            remove(leftover)
-        (self._temporary / "tables").mkdir()
-        self._stats = create_group(self._temporary / "stats.zarr", {})
-        self._arrays: dict[str, list[str]] = {}
+    def __init__(self, place: Place, identity: Mapping[str, Any]) -> None:
+        """Begin the diff of this identity; StoreError when another process is writing it."""
+        self._place, self._identity = place, dict(identity)
+        self._folder = f"diffs/{content_id(identity)}"
+        self._temporary = self._folder + TEMPORARY_SUFFIX
+        self._lock = place.lock(self._temporary)
+        self._groups: dict[str, GroupEntry] = {}
         self._tables: dict[str, TableEntry] = {}
+        self._sinks: dict[str, ArraySink] = {}
+        place.clear(self._temporary)
 
     @property
     def diff_id(self) -> str:
@@ -53,54 +44,53 @@ class DiffWriter:
 
     def put_stats(self, group: str, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Write named numeric arrays as one group, such as `features/<sae>/<suite>`."""
-        assert group not in self._arrays, f"stats group {group!r} is written twice"
+        assert group not in self._groups, f"stats group {group!r} is written twice"
         assert arrays, f"stats group {group!r} is empty"
-        for name in sorted(arrays):
-            write_array(self._stats, f"{safe_path(group)}/arrays/{safe_path(name)}", np.asarray(arrays[name]))
-        self._arrays[group] = sorted(arrays)
+        with TreeWriter(self._place, group_folder(self._temporary, group)) as tree:
+            write_group(tree, {}, {safe_path(name): np.asarray(arrays[name]) for name in sorted(arrays)})
+            self._groups[group] = GroupEntry(arrays=sorted(arrays), checksum=tree.seal())
 
     def put_table(self, name: str, table: ArrowStreamExportable) -> None:
         """Write one Arrow table as `tables/<name>.parquet`."""
         assert name not in self._tables, f"table {name!r} is written twice"
         assert "/" not in name, f"table name {name!r} must be a plain file name"
-        path = self._temporary / "tables" / f"{safe_path(name)}.parquet"
-        num_rows = write_table(table, path)
-        self._tables[name] = TableEntry(num_rows=num_rows, checksum=file_checksum(path))
+        content, num_rows = table_bytes(table)
+        self._place.put(table_file(self._temporary, name), content)
+        self._tables[name] = TableEntry(num_rows=num_rows, checksum=checksum(content))
+
+    def array_sink(self, path: str, dtype: DTypeLike, chunk_elements: int = CHUNK_ELEMENTS) -> ArraySink:
+        """Begin a 1-D array of `features.zarr`, to be filled piece by piece and closed before `finish`."""
+        assert path not in self._sinks, f"index array {path!r} is written twice"
+        sink = ArraySink(self._place, index_folder(self._temporary, path), dtype, chunk_elements)
+        self._sinks[path] = sink
+        return sink
 
     def finish(self, summary: Mapping[str, Any]) -> DiffManifest:
         """Write the manifest and publish the diff, in the place of an older one of the same id."""
-        stats = self._temporary / "stats.zarr"
-        groups = {
-            name: GroupEntry(arrays=arrays, checksum=tree_checksum(stats / safe_path(name) / "arrays"))
-            for name, arrays in self._arrays.items()
-        }
+        index = {}
+        for path, sink in self._sinks.items():
+            assert sink.entry is not None, f"index array {path!r} is not closed"
+            index[path] = sink.entry
         manifest = DiffManifest(
             diff_id=self.diff_id,
             identity=self._identity,
             summary=dict(summary),
-            groups=groups,
+            groups=self._groups,
             tables=self._tables,
+            index=index,
         )
-        (self._temporary / MANIFEST_NAME).write_bytes(manifest_bytes(manifest))
-        if self._folder.exists():
-            # A folder cannot replace a folder in one step: for a moment there is no diff, never half of one.
-            fsync_tree(self._temporary)
-            old = self._folder.with_name(self._folder.name + ".old" + TEMPORARY_SUFFIX)
-            if old.exists():
-                remove(old)
-            self._folder.rename(old)
-            publish_folder(self._temporary, self._folder)
-            remove(old)
-            fsync_path(self._folder.parent)
-        else:
-            publish_folder(self._temporary, self._folder)
+        self._place.put(f"{self._temporary}/{MANIFEST_NAME}", manifest_bytes(manifest))
+        self._lock.check()
+        self._place.move(self._temporary, self._folder, last=MANIFEST_NAME)
         self._lock.release()
         return manifest
 
     def close(self) -> None:
         """Give the diff up: what was written so far is deleted, unless it was finished."""
+        for sink in self._sinks.values():
+            sink.abandon()
         if self._lock.held:
-            remove(self._temporary)
+            self._place.delete(self._temporary)
             self._lock.release()
 
     def __enter__(self) -> Self:

@@ -3,11 +3,10 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from ft_audit.engine.store.commit import TEMPORARY_SUFFIX, FolderLock, remove
-from ft_audit.engine.store.inventory import folder_bytes, list_store
+from ft_audit.engine.store.inventory import list_store
+from ft_audit.engine.store.place import TEMPORARY_SUFFIX, Place
 from ft_audit.engine.store.store import Store
 from ft_audit.errors import StoreError
 
@@ -16,41 +15,43 @@ DAY_S = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """One folder that may go, and why."""
+    """One folder of the store that may go, and why."""
 
-    folder: Path
+    folder: str
     reason: str
     num_bytes: int
 
 
 def find_garbage(store: Store, min_age_s: float = DAY_S) -> list[Garbage]:
     """Return what may go; what is being written, or changed less than `min_age_s` ago, is left alone."""
-    found = [*_leftovers(store), *_items(store)]
+    found = []
     # Between its runs and its diff a precompute holds no lock, so young folders are nobody's garbage yet.
     newest = time.time() - min_age_s
-    return [
-        Garbage(folder, reason, folder_bytes(folder))
-        for folder, reason in found
-        if _last_change(folder) <= newest and not _in_use(folder)
-    ]
+    for folder, reason in (*_leftovers(store.place), *_items(store)):
+        files = store.place.files(folder)
+        changed = max((file.modified for file in files), default=0.0)
+        if changed <= newest and not _in_use(store.place, folder):
+            found.append(Garbage(folder, reason, sum(file.size for file in files)))
+    return found
 
 
-def remove_garbage(garbage: list[Garbage]) -> int:
-    """Delete the folders; return how many bytes that freed."""
+def remove_garbage(store: Store, garbage: list[Garbage]) -> int:
+    """Delete the folders but those that a writer took up meanwhile; return how many bytes that freed."""
+    freed = 0
     for item in garbage:
-        remove(item.folder)
-    return sum(item.num_bytes for item in garbage)
+        if not _in_use(store.place, item.folder):
+            store.place.delete(item.folder)
+            freed += item.num_bytes
+    return freed
 
 
-def _leftovers(store: Store) -> Iterator[tuple[Path, str]]:
-    diffs = store.root / "diffs"
-    if diffs.is_dir():
-        for path in sorted(diffs.iterdir()):
-            if path.name.endswith(TEMPORARY_SUFFIX):
-                yield path, "a diff whose writing was interrupted"
+def _leftovers(place: Place) -> Iterator[tuple[str, str]]:
+    for name in place.folders("diffs"):
+        if name.endswith(TEMPORARY_SUFFIX):
+            yield f"diffs/{name}", "a diff whose writing was interrupted"
 
 
-def _items(store: Store) -> Iterator[tuple[Path, str]]:
+def _items(store: Store) -> Iterator[tuple[str, str]]:
     items = list_store(store)
     spoken_of: set[str] = set()
     for item in items:
@@ -60,9 +61,12 @@ def _items(store: Store) -> Iterator[tuple[Path, str]]:
     for item in items:
         if item.problem:
             yield item.folder, f"a {item.kind} that cannot be read: {item.problem}"
-        elif item.kind == "run" and not item.complete:
+        # A run that was given up is only its manifest, which says how to go on.
+        elif item.kind != "run" or item.superseded:
+            continue
+        elif not item.complete:
             yield item.folder, "a run whose writing was interrupted (precompute would go on from there)"
-        elif item.kind == "run" and item.id not in spoken_of:
+        elif item.id not in spoken_of:
             yield item.folder, "a run that no diff speaks of (precompute would have to make it again)"
 
 
@@ -78,13 +82,9 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(inner)
 
 
-def _last_change(folder: Path) -> float:
-    return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
-
-
-def _in_use(folder: Path) -> bool:
+def _in_use(place: Place, folder: str) -> bool:
     try:
-        FolderLock(folder).release()
+        place.lock(folder).release()
     except StoreError:
         return True
     return False

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from ft_audit.engine.store.manifest import DiffManifest, RunManifest, read_manifest
-from ft_audit.engine.store.run_reader import RunReader
+from ft_audit.engine.store.place import Place
 from ft_audit.engine.store.store import Store
 from ft_audit.errors import StoreError
 
@@ -16,23 +15,26 @@ class StoredItem:
 
     kind: str
     id: str
-    folder: Path
+    folder: str
+    """Its key in the store, such as `runs/<id>`."""
     num_bytes: int
     complete: bool
     num_prompts: int = 0
     num_tokens: int = 0
     num_segments: int = 0
     name: str = ""
+    superseded: bool = False
     problem: str = ""
 
 
 def list_store(store: Store) -> list[StoredItem]:
     """Return everything in the store: runs, then diffs, then audits, each sorted by id."""
-    items = [_run_item(store.root / "runs" / run, run) for run in store.runs()]
-    items += [_diff_item(store.root / "diffs" / diff, diff) for diff in store.diffs()]
-    audits = [(audit, store.root / "audits" / audit) for audit in store.audits()]
+    items = [_run_item(store.place, f"runs/{run}", run) for run in store.runs()]
+    items += [_diff_item(store.place, f"diffs/{diff}", diff) for diff in store.diffs()]
+    audits = [(audit, f"audits/{audit}") for audit in store.audits()]
     return items + [
-        StoredItem("audit", audit, folder, folder_bytes(folder), True) for audit, folder in audits
+        StoredItem("audit", audit, folder, folder_bytes(store.place, folder), True)
+        for audit, folder in audits
     ]
 
 
@@ -42,44 +44,49 @@ def verify_store(store: Store) -> Iterator[tuple[StoredItem, list[str]]]:
         if item.problem:
             yield item, [item.problem]
         elif item.kind == "run":
-            yield item, RunReader(item.folder, allow_incomplete=True).damaged()
+            damage = store.open_run(item.id, allow_incomplete=True).damaged()
+            yield item, [one.message for one in damage]
         elif item.kind == "diff":
             yield item, store.open_diff(item.id).damaged()
 
 
-def folder_bytes(folder: Path) -> int:
+def folder_bytes(place: Place, folder: str) -> int:
     """Return the size of all files under the folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(file.size for file in place.files(folder))
 
 
-def _run_item(folder: Path, run: str) -> StoredItem:
+def _run_item(place: Place, folder: str, run: str) -> StoredItem:
+    num_bytes = folder_bytes(place, folder)
     try:
-        manifest = read_manifest(folder, RunManifest)
+        manifest = read_manifest(place, folder, RunManifest)
     except StoreError as error:
-        return StoredItem("run", run, folder, folder_bytes(folder), False, problem=str(error))
+        return StoredItem("run", run, folder, num_bytes, False, problem=str(error))
     return StoredItem(
         kind="run",
         id=run,
         folder=folder,
-        num_bytes=folder_bytes(folder),
+        num_bytes=num_bytes,
         complete=manifest.complete,
         num_prompts=manifest.num_prompts,
         num_tokens=manifest.num_tokens,
         num_segments=len(manifest.segments),
         name=", ".join(hook.name for hook in manifest.hooks),
-        problem=_misplaced(folder, manifest.run_id),
+        superseded=manifest.successor is not None,
+        problem=_misplaced(place, folder, run, manifest.run_id),
     )
 
 
-def _diff_item(folder: Path, diff: str) -> StoredItem:
+def _diff_item(place: Place, folder: str, diff: str) -> StoredItem:
+    num_bytes = folder_bytes(place, folder)
     try:
-        manifest = read_manifest(folder, DiffManifest)
+        manifest = read_manifest(place, folder, DiffManifest)
     except StoreError as error:
-        return StoredItem("diff", diff, folder, folder_bytes(folder), False, problem=str(error))
+        return StoredItem("diff", diff, folder, num_bytes, False, problem=str(error))
     name = str(manifest.summary.get("name", ""))
-    problem = _misplaced(folder, manifest.diff_id)
-    return StoredItem("diff", diff, folder, folder_bytes(folder), True, name=name, problem=problem)
+    problem = _misplaced(place, folder, diff, manifest.diff_id)
+    return StoredItem("diff", diff, folder, num_bytes, True, name=name, problem=problem)
 
 
-def _misplaced(folder: Path, named: str) -> str:
-    return "" if folder.name == named else f"{folder} holds {named}: rename the folder back to {named}"
+def _misplaced(place: Place, folder: str, found: str, named: str) -> str:
+    where = f"{place.location}/{folder}"
+    return "" if found == named else f"{where} holds {named}: rename the folder back to {named}"

@@ -1,15 +1,21 @@
 """The manifests of runs and diffs: what is stored, how it came to be, and the checksum of every part."""
 
-from pathlib import Path
+import json
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ft_audit.engine.store.canonical import pretty_json
+from ft_audit.engine.store.canonical import canonical_json, pretty_json
+from ft_audit.engine.store.place import Place
+from ft_audit.engine.store.seal import checksum
 from ft_audit.errors import StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
+
+
+class DamagedManifestError(StoreError):
+    """A manifest that is not what was written; what it speaks of may still be whole."""
 
 
 class _Entry(BaseModel):
@@ -34,7 +40,7 @@ class HookEntry(_Entry):
 
 
 class SegmentEntry(_Entry):
-    """One committed segment: `segments/<name>.zarr`."""
+    """One committed segment, `segments/<name>.zarr`; `checksum` is that of its list of checksums."""
 
     name: str
     num_prompts: int
@@ -57,13 +63,15 @@ class RunManifest(_Entry):
     hooks: list[HookEntry]
     segments: list[SegmentEntry]
     complete: bool
+    successor: dict[str, Any] | None = None
+    """Set when the run was given up for another way to compute it; it then never becomes complete."""
 
     def sae_names(self) -> list[str]:
         return [sae.name for hook in self.hooks for sae in hook.saes]
 
 
 class GroupEntry(_Entry):
-    """One group of `stats.zarr`: the names of its arrays and the checksum of its files."""
+    """One group of `stats.zarr`: the names of its arrays and the checksum of its list of checksums."""
 
     arrays: list[str]
     checksum: str
@@ -76,6 +84,13 @@ class TableEntry(_Entry):
     checksum: str
 
 
+class IndexEntry(_Entry):
+    """One array of `features.zarr`: its length and the checksum of its list of checksums."""
+
+    length: int
+    checksum: str
+
+
 class DiffManifest(_Entry):
     """One base run against one tuned run: the summary that a reader starts from, and the parts."""
 
@@ -85,41 +100,56 @@ class DiffManifest(_Entry):
     summary: dict[str, Any]
     groups: dict[str, GroupEntry]
     tables: dict[str, TableEntry]
+    index: dict[str, IndexEntry] = {}
 
 
 Manifest = TypeVar("Manifest", RunManifest, DiffManifest)
 
 
 def manifest_bytes(manifest: RunManifest | DiffManifest) -> bytes:
-    """Return the manifest's file, the same bytes for the same content."""
+    """Return the manifest's file with its own checksum in it, the same bytes for the same content."""
     # Not mode="json": pydantic would write NaN as null, and a reader would take it for "not measured".
-    return pretty_json(manifest.model_dump())
+    content = json.loads(canonical_json(manifest.model_dump()))
+    return pretty_json({**content, "checksum": _own_checksum(content)})
 
 
-def read_manifest(folder: Path, kind: type[Manifest]) -> Manifest:
-    """Return the manifest of a run or diff folder; StoreError says what is wrong with it and what to do."""
-    path = folder / MANIFEST_NAME
-    remedy = f"delete the folder {folder} and run `ft-audit precompute` again"
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        raise StoreError(f"{folder} has no {MANIFEST_NAME}, so nothing in it can be read: {remedy}") from None
+def read_manifest(place: Place, folder: str, kind: type[Manifest]) -> Manifest:
+    """Return the manifest of a run's or diff's folder.
+
+    Raises DamagedManifestError when it is missing or not what was written, StoreError when another ft-audit
+    wrote it; both say what to do.
+    """
+    where = f"{place.location}/{folder}"
+    remedy = f"delete the folder {where} and run `ft-audit precompute` again"
+    text = place.read(f"{folder}/{MANIFEST_NAME}")
+    if text is None:
+        raise DamagedManifestError(f"{where} has no {MANIFEST_NAME}, so nothing in it can be read: {remedy}")
+    path = f"{where}/{MANIFEST_NAME}"
     # The version first: a manifest of another schema may differ in any other field.
     try:
-        version = _SchemaVersion.model_validate_json(text).schema_version
-    except ValidationError:
-        raise StoreError(f"{path} is damaged (no readable schema_version in it): {remedy}") from None
+        content = json.loads(text)
+        version = _SchemaVersion.model_validate(content).schema_version
+    except (ValueError, RecursionError):
+        raise DamagedManifestError(
+            f"{path} is damaged (no readable schema_version in it): {remedy}"
+        ) from None
+    if content.pop("checksum", None) != _own_checksum(content) and version == SCHEMA_VERSION:
+        raise DamagedManifestError(f"{path} is damaged (it does not have its checksum): {remedy}")
     if version != SCHEMA_VERSION:
         raise StoreError(
             f"{path} has schema version {version}, this ft-audit reads version {SCHEMA_VERSION}: "
             f"use the ft-audit that wrote it, or {remedy}"
         )
     try:
-        return kind.model_validate_json(text)
+        return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise StoreError(f"{path} is damaged ({where}: {first['msg']}): {remedy}") from None
+        field = ".".join(str(part) for part in first["loc"])
+        raise DamagedManifestError(f"{path} is damaged ({field}: {first['msg']}): {remedy}") from None
+
+
+def _own_checksum(content: dict[str, Any]) -> str:
+    return checksum(canonical_json(content).encode())
 
 
 class _SchemaVersion(BaseModel):

@@ -1,28 +1,41 @@
-"""The store: one folder with runs, diffs and audits, each found by its id."""
+"""The store: runs, diffs and audits, each found by its id, in a local folder or an object store."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ft_audit.engine.store.canonical import content_id, run_id
-from ft_audit.engine.store.commit import TEMPORARY_SUFFIX
 from ft_audit.engine.store.diff_reader import DiffReader
 from ft_audit.engine.store.diff_writer import DiffWriter
-from ft_audit.engine.store.manifest import MANIFEST_NAME, HookEntry, RunManifest, read_manifest
+from ft_audit.engine.store.manifest import (
+    MANIFEST_NAME,
+    DamagedManifestError,
+    DiffManifest,
+    HookEntry,
+    RunManifest,
+    read_manifest,
+)
+from ft_audit.engine.store.open_place import open_place
+from ft_audit.engine.store.place import TEMPORARY_SUFFIX
 from ft_audit.engine.store.run_reader import RunReader
 from ft_audit.engine.store.run_writer import RunWriter
 from ft_audit.errors import StoreError
 
 
 class Store:
-    """A folder of evidence; opening it creates nothing, and reading it never writes."""
+    """A place with evidence; opening it creates nothing, and reading it never writes. Can be pickled."""
 
     def __init__(self, root: str | Path) -> None:
-        if "://" in str(root):
-            raise StoreError(
-                f"store {str(root)!r}: object stores are not supported yet: give a folder of this machine"
-            )
-        self.root = Path(root).expanduser()
+        """Name a folder of this machine or `s3://bucket/prefix`.
+
+        Credentials and the endpoint of an object store come from the usual AWS_* variables. Raises
+        MissingExtraError when what speaks to it is not installed.
+        """
+        self.place = open_place(root)
+
+    @property
+    def location(self) -> str:
+        """The absolute path, or `s3://bucket/prefix`."""
+        return self.place.location
 
     def runs(self) -> list[str]:
         """Return the ids of all runs, unfinished ones included, sorted."""
@@ -37,48 +50,74 @@ class Store:
         return self._ids("audits")
 
     def has_run(self, run: str) -> bool:
-        """Return whether the run is there and finished."""
-        folder = self.root / "runs" / run
-        return (folder / MANIFEST_NAME).exists() and read_manifest(folder, RunManifest).complete
+        """Return whether the run is there and finished; a damaged manifest, which a writer mends, is not."""
+        manifest = self._run_manifest(run)
+        return manifest is not None and manifest.complete
 
     def has_diff(self, diff: str) -> bool:
-        """Return whether the diff is there; a diff is never there by half."""
-        return (self.root / "diffs" / diff / MANIFEST_NAME).exists()
+        """Return whether the diff is there, its manifest undamaged; a diff is never there by half."""
+        try:
+            return read_manifest(self.place, f"diffs/{diff}", DiffManifest).diff_id == diff
+        except DamagedManifestError:
+            return False
 
-    def open_run(self, run: str) -> RunReader:
+    def successor(self, run: str) -> dict[str, Any] | None:
+        """Return what the run was given up for; None when it was not, or when there is no such run."""
+        manifest = self._run_manifest(run)
+        return None if manifest is None else manifest.successor
+
+    def open_run(self, run: str, *, allow_incomplete: bool = False) -> RunReader:
         """Return a reader of a finished run."""
-        return RunReader(self._folder("runs", "run", run))
+        self._expect("runs", "run", run)
+        return RunReader(self.place, run, allow_incomplete=allow_incomplete)
 
     def open_diff(self, diff: str) -> DiffReader:
         """Return a reader of a diff."""
-        return DiffReader(self._folder("diffs", "diff", diff))
+        self._expect("diffs", "diff", diff)
+        return DiffReader(self.place, diff)
 
     def run_writer(self, identity: Mapping[str, Any], hooks: Sequence[HookEntry]) -> RunWriter:
         """Start or resume the run that this identity determines."""
-        return RunWriter(self.root / "runs" / run_id(identity), identity, hooks)
+        return RunWriter(self.place, identity, hooks)
 
     def diff_writer(self, identity: Mapping[str, Any]) -> DiffWriter:
         """Start the diff that this identity determines."""
-        return DiffWriter(self.root / "diffs" / content_id(identity), identity)
+        return DiffWriter(self.place, identity)
 
-    def audit_dir(self, audit: str) -> Path:
-        """Return the folder of an audit, made if it is not there."""
-        folder = self.root / "audits" / audit
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+    def put_audit_file(self, audit: str, name: str, content: bytes) -> str:
+        """Write one file of an audit whole and return where it is."""
+        self.place.replace(_audit_file(audit, name), content)
+        return self.audit_location(audit, name)
+
+    def read_audit_file(self, audit: str, name: str) -> bytes:
+        """Return one file of an audit; StoreError when there is none."""
+        content = self.place.read(_audit_file(audit, name))
+        if content is None:
+            raise StoreError(f"{self.audit_location(audit, name)}: no such file: run `ft-audit audit` first")
+        return content
+
+    def audit_location(self, audit: str, name: str) -> str:
+        """Return where a file of an audit is or would be."""
+        return f"{self.location}/{_audit_file(audit, name)}"
+
+    def _run_manifest(self, run: str) -> RunManifest | None:
+        try:
+            return read_manifest(self.place, f"runs/{run}", RunManifest)
+        except DamagedManifestError:
+            return None
 
     def _ids(self, room: str) -> list[str]:
-        folder = self.root / room
-        if not folder.is_dir():
-            return []
-        names = (path.name for path in folder.iterdir() if path.is_dir())
-        return sorted(name for name in names if not name.endswith(TEMPORARY_SUFFIX))
+        return [name for name in self.place.folders(room) if not name.endswith(TEMPORARY_SUFFIX)]
 
-    def _folder(self, room: str, kind: str, name: str) -> Path:
-        folder = self.root / room / name
-        if not folder.is_dir():
+    def _expect(self, room: str, kind: str, name: str) -> None:
+        # The usual case costs one look; a listing is for the message and for what has lost its manifest.
+        if self.place.read(f"{room}/{name}/{MANIFEST_NAME}") is None and name not in self._ids(room):
             known = ", ".join(self._ids(room)) or "none"
             raise StoreError(
-                f"store {self.root} has no {kind} {name!r} (it has: {known}): run `ft-audit precompute` first"
+                f"store {self.location} has no {kind} {name!r} (it has: {known}): "
+                f"run `ft-audit precompute` first"
             )
-        return folder
+
+
+def _audit_file(audit: str, name: str) -> str:
+    return f"audits/{audit}/{name}"

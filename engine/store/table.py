@@ -1,7 +1,7 @@
 """A stored table: columns read from a parquet file, as numpy arrays or as Python values."""
 
 from collections.abc import Iterable
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,8 @@ ROWS_PER_BATCH = 1 << 20
 class Table:
     """A table of a diff in memory; reading and writing parquet alone needs no full Arrow installation."""
 
-    def __init__(self, path: Path) -> None:
-        self._table = read_parquet(path, batch_size=ROWS_PER_BATCH).read_all()
+    def __init__(self, content: bytes) -> None:
+        self._table = read_parquet(BytesIO(content), batch_size=ROWS_PER_BATCH).read_all()
         self._values: dict[str, list[Any]] = {}
 
     @property
@@ -63,8 +63,8 @@ class Table:
         return self._table.column(name)
 
 
-def write_table(table: ArrowStreamExportable, path: Path) -> int:
-    """Write any Arrow table, pyarrow's for one, as parquet; returns its number of rows."""
-    data = ArrowTable.from_arrow(table)
-    write_parquet(data, path, compression="zstd(3)")
-    return data.num_rows
+def table_bytes(table: ArrowStreamExportable) -> tuple[bytes, int]:
+    """Return any Arrow table, pyarrow's for one, as a parquet file, and its number of rows."""
+    data, file = ArrowTable.from_arrow(table), BytesIO()
+    write_parquet(data, file, compression="zstd(3)")
+    return file.getvalue(), data.num_rows

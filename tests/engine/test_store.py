@@ -176,39 +176,61 @@ def test_a_damaged_segment_is_named_and_the_others_read(copy: Path, damage) -> N
     damage(one_chunk(copy, "00002"))
     run = only_run(copy)
     assert run.segment(1).num_tokens > 0
-    for read in (lambda: run.segment(2), lambda: list(run.segments()), lambda: run.dense("resid/3/norm_P")):
+    assert run.segment(2, saes=()).num_tokens > 0, "what is not asked for is not read"
+    for read in (lambda: run.segment(2), lambda: list(run.segments())):
         with pytest.raises(StoreError, match=r"segment 00002 of run \w{16} is damaged.*precompute"):
             read()
-    assert len(run.damaged()) == 1
+    (damage,) = run.damaged()
+    assert (damage.part, damage.number) == ("segment", 2)
+    assert "array features/demo/width_64/value_N" in damage.message
 
 
 def test_an_extra_file_and_a_missing_segment_are_damage(copy: Path) -> None:
     (one_chunk(copy, "00000").parent / "1").write_bytes(b"x")
     shutil.rmtree(next(copy.rglob("00001.zarr")))
-    problems = only_run(copy).damaged()
-    assert ["00000" in problems[0], "damaged" in problems[0]] == [True, True]
-    assert ["00001" in problems[1], "missing" in problems[1]] == [True, True]
+    extra, missing = only_run(copy).damaged()
+    assert extra.number == 0 and "does not belong there" in extra.message
+    assert missing.number == 1 and "missing" in missing.message
+
+
+def change_manifest(root: Path, change) -> Path:
+    manifest = next(root.rglob("manifest.json"))
+    manifest.write_text(json.dumps(change(json.loads(manifest.read_text()))))
+    return manifest
+
+
+def test_a_manifest_of_another_schema_is_refused(case: SimpleNamespace, copy: Path) -> None:
+    manifest = change_manifest(copy, lambda m: {**m, "schema_version": 1})
+    for open_it in (only_run, lambda root: Store(root).run_writer(case.IDENTITY, case.HOOKS)):
+        with pytest.raises(StoreError, match="schema version 1, this ft-audit reads version 2") as caught:
+            open_it(copy)
+        assert str(manifest) in str(caught.value) and "delete the folder" in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    "change",
     [
-        (lambda m: {**m, "schema_version": 2}, "schema version 2, this ft-audit reads version 1"),
-        (lambda m: {k: v for k, v in m.items() if k != "schema_version"}, "damaged"),
-        (lambda m: {**m, "num_tokens": "many"}, "damaged .num_tokens"),
-        (lambda m: {**m, "author": "me"}, "damaged .author"),
-        (lambda m: [], "damaged"),
+        lambda m: {k: v for k, v in m.items() if k != "schema_version"},
+        lambda m: {k: v for k, v in m.items() if k != "checksum"},
+        lambda m: {**m, "num_tokens": m["num_tokens"] + 1},
+        lambda m: {**m, "author": "me"},
+        lambda m: [],
     ],
 )
-def test_a_manifest_of_another_kind_is_refused(
-    case: SimpleNamespace, copy: Path, change, message: str
+def test_a_damaged_manifest_is_named_and_made_again_from_whole_segments(
+    case: SimpleNamespace, whole: Path, copy: Path, change
 ) -> None:
-    manifest = next(copy.rglob("manifest.json"))
-    manifest.write_text(json.dumps(change(json.loads(manifest.read_text()))))
-    for open_it in (only_run, lambda root: Store(root).run_writer(case.IDENTITY, case.HOOKS)):
-        with pytest.raises(StoreError, match=message) as caught:
-            open_it(copy)
-        assert str(manifest) in str(caught.value) and "delete the folder" in str(caught.value)
+    manifest = change_manifest(copy, change)
+    flip(one_chunk(copy, "00002"))
+    with pytest.raises(StoreError, match=r"damaged .*precompute") as caught:
+        only_run(copy)
+    assert str(manifest) in str(caught.value)
+    store = Store(copy)
+    assert not store.has_run(store.runs()[0])
+    with store.run_writer(case.IDENTITY, case.HOOKS) as writer:
+        assert writer.committed == {0, 1, 3} and not writer.complete
+    case.write_run(str(copy))
+    assert digests(copy) == digests(whole)
 
 
 def test_a_manifest_cut_short_is_refused(copy: Path) -> None:
@@ -231,9 +253,9 @@ def test_an_unknown_run_is_answered_with_those_there(whole: Path, tmp_path: Path
     assert not (tmp_path / "empty").exists()
 
 
-def test_an_object_store_is_refused_by_name() -> None:
-    with pytest.raises(StoreError, match=r"s3://bucket/x.*folder"):
-        Store("s3://bucket/x")
+def test_a_place_of_no_known_kind_is_refused_by_name() -> None:
+    with pytest.raises(StoreError, match=r"gopher://x.*folder.*s3://bucket"):
+        Store("gopher://x")
 
 
 def test_a_reader_travels_to_another_process(whole: Path) -> None:

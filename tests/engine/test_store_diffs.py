@@ -95,15 +95,26 @@ def test_a_diff_written_again_takes_the_place_of_the_old_one(tmp_path: Path) -> 
 
 def test_damage_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
     diff = Store(tmp_path).open_diff(write(tmp_path).diff_id)
-    chunk = next(path for path in diff.folder.rglob("z/c/*") if path.is_file())
+    chunk = next(path for path in tmp_path.rglob("z/c/*") if path.is_file())
     chunk.write_bytes(chunk.read_bytes()[:-1])
-    next(diff.folder.rglob("rows.parquet")).unlink()
-    with pytest.raises(StoreError, match=f"stats group '{GROUP}' of diff .* is damaged.*precompute"):
-        diff.array(GROUP, "fired_base")
+    next(tmp_path.rglob("rows.parquet")).unlink()
+    with pytest.raises(
+        StoreError, match=f"stats group '{GROUP}' of diff .* is damaged: array z .*precompute"
+    ):
+        diff.array(GROUP, "z")
     with pytest.raises(StoreError, match=r"table 'rows' of diff .* is missing.*rows.parquet"):
         diff.table("rows")
-    assert diff.array("fvu/demo/chat", "base").tolist() == [0.25]
+    assert diff.array(GROUP, "fired_base").tolist() == ARRAYS["fired_base"].tolist()
     assert len(diff.damaged()) == 2
+
+
+def test_a_diff_with_a_damaged_manifest_is_not_there(tmp_path: Path) -> None:
+    diff = write(tmp_path).diff_id
+    manifest = next(tmp_path.rglob("manifest.json"))
+    manifest.write_text(manifest.read_text().replace("1.5", "2.5"))
+    assert not Store(tmp_path).has_diff(diff)
+    with pytest.raises(StoreError, match="does not have its checksum"):
+        Store(tmp_path).open_diff(diff)
 
 
 def test_what_a_diff_does_not_hold_is_answered_with_what_it_holds(tmp_path: Path) -> None:

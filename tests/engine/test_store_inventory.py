@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ft_audit.engine.store import Store, find_garbage, list_store, remove_garbage, verify_store
+from ft_audit.engine.store import Store, StoredItem, find_garbage, list_store, remove_garbage, verify_store
 
 
 @pytest.fixture
@@ -25,8 +25,12 @@ def store(case: SimpleNamespace, tmp_path: Path) -> Store:
     with store.diff_writer({"base": run.run_id}) as writer:
         writer.put_stats("fvu/demo", {"base": np.zeros(1)})
         writer.finish({"name": "demo"})
-    (store.audit_dir("a1") / "verdict.json").write_text("{}")
+    store.put_audit_file("a1", "verdict.json", b"{}")
     return store
+
+
+def folder(store: Store, item: StoredItem) -> Path:
+    return Path(store.location, item.folder)
 
 
 def problems(store: Store) -> dict[str, list[str]]:
@@ -39,7 +43,7 @@ def test_everything_is_listed_with_its_size(case: SimpleNamespace, store: Store)
     assert run.complete and run.num_segments == case.NUM_SEGMENTS and run.name == "resid_post/3"
     assert run.num_tokens == store.open_run(run.id).manifest.num_tokens > 0
     assert diff.name == "demo" and audit.id == "a1" and audit.num_bytes == 2
-    du = sum(f.stat().st_size for f in run.folder.rglob("*") if f.is_file())
+    du = sum(f.stat().st_size for f in folder(store, run).rglob("*") if f.is_file())
     assert run.num_bytes == du > 1000
     assert problems(store) == {"run": [], "diff": []}
 
@@ -51,13 +55,13 @@ def test_an_empty_store_has_nothing(tmp_path: Path) -> None:
 
 def test_damage_is_found_in_runs_and_diffs(store: Store) -> None:
     for kind, pattern in (("runs", "value_N/c/*"), ("diffs", "base/zarr.json")):
-        next(path for path in (store.root / kind).rglob(pattern) if path.is_file()).write_bytes(b"x")
+        next(path for path in Path(store.location, kind).rglob(pattern) if path.is_file()).write_bytes(b"x")
     found = problems(store)
     assert "segment 0000" in found["run"][0] and "stats group 'fvu/demo'" in found["diff"][0]
 
 
 def test_an_unreadable_manifest_is_a_problem_not_a_crash(store: Store) -> None:
-    for manifest in store.root.rglob("manifest.json"):
+    for manifest in Path(store.location).rglob("manifest.json"):
         manifest.write_text("{")
     assert all("damaged" in item.problem for item in list_store(store) if item.kind != "audit")
     assert all(len(found) == 1 for found in problems(store).values())
@@ -65,7 +69,7 @@ def test_an_unreadable_manifest_is_a_problem_not_a_crash(store: Store) -> None:
 
 def test_a_renamed_folder_is_a_problem(store: Store) -> None:
     run = list_store(store)[0]
-    run.folder.rename(run.folder.with_name("f" * 16))
+    folder(store, run).rename(folder(store, run).with_name("f" * 16))
     assert run.id in problems(store)["run"][0]
 
 
@@ -80,17 +84,18 @@ def test_what_may_go_goes_and_nothing_else(case: SimpleNamespace, store: Store) 
     with store.run_writer({"other": 2}, case.HOOKS) as orphan:
         orphan.write_segment(0, case.make_segment(0))
         orphan.finish()
-    leftover = store.root / "diffs" / "ab.tmp"
+    leftover = Path(store.location, "diffs", "ab.tmp")
     leftover.mkdir()
+    (leftover / "part").write_bytes(b"x")
     assert find_garbage(store) == [], "everything is younger than a day"
     old = time.time() - 2 * 86_400
-    for path in store.root.rglob("*"):
+    for path in Path(store.location).rglob("*"):
         os.utime(path, (old, old))
     garbage = find_garbage(store)
-    reasons = {item.folder.name: item.reason for item in garbage}
+    reasons = {item.folder.rpartition("/")[2]: item.reason for item in garbage}
     assert set(reasons) == {writer.run_id, orphan.run_id, "ab.tmp"}
     assert "interrupted" in reasons[writer.run_id] and "no diff" in reasons[orphan.run_id]
-    assert remove_garbage(garbage) == sum(item.num_bytes for item in garbage) > 1000
+    assert remove_garbage(store, garbage) == sum(item.num_bytes for item in garbage) > 1000
     assert list_store(store) == kept and not leftover.exists()
 
 

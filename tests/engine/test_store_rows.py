@@ -4,11 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ft_audit.engine.store.arrays import create_group, open_group, read_array, safe_path, write_array
+from ft_audit.engine.store.arrays import read_array, read_attributes, safe_path, write_group
+from ft_audit.engine.store.local_place import LocalPlace
 from ft_audit.engine.store.rows import decode_bf16, decode_row_delta, encode_bf16, encode_row_delta
+from ft_audit.engine.store.seal import TreeWriter
+from ft_audit.engine.store.sealed_tree import SealedTree
 
 
 def _pack(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -65,23 +69,43 @@ def test_bf16_refuses_nan() -> None:
     ],
     ids=["empty", "empty-2d", "two-chunks", "strided", "bool", "scalar", "big-endian"],
 )
-def test_arrays_come_back(tmp_path: Path, array: np.ndarray) -> None:
-    folder = tmp_path / "g"
-    write_array(create_group(folder, {}), "a/b", array)
-    back = read_array(open_group(folder), "a/b")
-    assert back.shape == array.shape
-    assert back.dtype.kind == array.dtype.kind and np.array_equal(back, array)
+def test_arrays_come_back_and_zarr_reads_them_too(tmp_path: Path, array: np.ndarray) -> None:
+    tree = written(tmp_path, {"a/b": array})
+    for back in (read_array(tree, "a/b"), zarr.open_group(tmp_path / "g", mode="r")["a"]["b"][...]):
+        assert back.shape == array.shape
+        assert back.dtype.kind == array.dtype.kind and np.array_equal(back, array)
+    assert tree.damaged() == []
 
 
-def test_no_name_leaves_its_folder_or_meets_zarr_s_own(tmp_path: Path) -> None:
-    names = ["..", ".", "__meta", "zarr.json", "a b/ü%", "dir/../x", "features/google/gemma", "a\\b"]
-    paths = [safe_path(name) for name in names]
-    assert len(set(paths)) == len(names)
-    group = create_group(tmp_path / "g", {})
-    for i, path in enumerate(paths):
-        assert ".." not in path.split("/") and not path.startswith("__")
-        write_array(group, path, np.array([i]))
-    assert [int(read_array(open_group(tmp_path / "g"), path)[0]) for path in paths] == list(range(len(names)))
+def written(folder: Path, arrays: dict[str, np.ndarray]) -> SealedTree:
+    place = LocalPlace(str(folder))
+    with TreeWriter(place, "g") as tree:
+        write_group(tree, {"kind": list(arrays)}, arrays)
+        seal = tree.seal()
+    return SealedTree(place, "g", seal, "group", "write it again")
+
+
+def test_attributes_come_back_and_zarr_reads_them_too(tmp_path: Path) -> None:
+    tree = written(tmp_path, {"a": np.zeros(1)})
+    assert read_attributes(tree) == {"kind": ["a"]} == dict(zarr.open_group(tmp_path / "g", mode="r").attrs)
+
+
+def test_no_name_leaves_its_folder_or_meets_a_name_of_ours(tmp_path: Path) -> None:
+    names = [
+        "..",
+        ".",
+        "__meta",
+        "zarr.json",
+        "checksums.json",
+        "a b/ü%",
+        "dir/../x",
+        "features/google/gemma",
+    ]
+    paths = [safe_path(name) for name in [*names, "a\\b"]]
+    assert len(set(paths)) == len(paths)
+    assert not any(".." in path.split("/") or path.startswith("__") for path in paths)
+    tree = written(tmp_path, {path: np.array([i]) for i, path in enumerate(paths)})
+    assert [int(read_array(tree, path)[0]) for path in paths] == list(range(len(paths)))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["g"]
 
 
