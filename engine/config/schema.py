@@ -25,7 +25,8 @@ class ModelsConfig(Strict):
     """The candidate: the same, or a PEFT adapter over the base."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """In what both models compute; never float16, whose range the residual stream exceeds."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps", "sharded"] = "auto"
+    """Where both models run; `sharded` spreads each over every accelerator, for models larger than one."""
 
 
 class DatasetConfig(Strict):

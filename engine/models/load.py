@@ -27,6 +27,7 @@ from ft_audit.engine.models.quantized import ask_for_plain_weights, make_plain, 
 from ft_audit.engine.models.reference import ModelSource
 from ft_audit.errors import ConfigError, ModelError
 
+SHARDED = "sharded"  # over all accelerators, then the memory of the processor, then the disk
 SWITCH = "_disable_adapters"  # what PEFT's layers ask in each forward pass
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 # What transformers raises for a configuration, a file or a quantisation that it cannot read.
@@ -34,17 +35,24 @@ UNREADABLE = (ValueError, OSError, KeyError, RuntimeError, ImportError, Safetens
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device called `name`; `auto` takes cuda, then mps, then cpu.
+    """Return the device called `name`; `auto` and `sharded` take cuda, then mps, then cpu.
+
+    Of a sharded model it is where token ids go and activations arrive; see `pick_device_map`.
 
     Raises:
         ConfigError: a named accelerator that this machine does not have.
     """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
+    if name in ("auto", SHARDED):
         return torch.device(next(kind for kind, there in present.items() if there))
     if not present.get(name.split(":")[0], False):
         raise ConfigError(f"models.device: {name!r} is not available here; use auto or cpu")
     return torch.device(name)
+
+
+def pick_device_map(name: str) -> str | None:
+    """Return how `load_model` spreads a model on the device called `name`; None for not at all."""
+    return "auto" if name == SHARDED else None
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:

@@ -48,7 +48,11 @@ def identical_blocks(base: ModelSource, tuned: ModelSource) -> int:
     Raises:
         ModelError: files that cannot be read.
     """
-    if tuned.adapter is None and _computation(base) != _computation(tuned):
+    asked = _computation(base)
+    if tuned.adapter is None and asked != _computation(tuned):
+        return 0
+    if asked.get("num_kv_shared_layers"):
+        # Gemma 4's last blocks read the keys and values of earlier ones, which therefore have to run.
         return 0
     with open_parts(base, tuned) as parts:
         layers: dict[int, list[Part]] = {}

@@ -107,3 +107,10 @@ def test_an_adapter_leaves_the_blocks_below_it(
     dense: Any, tiny_base: Path, make_adapter: Callable[..., Path], settings: dict[str, Any], shared: int
 ) -> None:
     assert identical_blocks(*dense.sources(tiny_base, make_adapter(**settings))) == shared
+
+
+def test_blocks_that_read_the_keys_of_earlier_ones_share_nothing(
+    tiny_base: Path, copy_model: Callable[..., Path], tmp_path: Path, dense: Any
+) -> None:
+    base = copy_model(tiny_base, tmp_path / "base", {"num_kv_shared_layers": 2})
+    assert identical_blocks(*dense.sources(base, copy_model(base, tmp_path / "t"))) == 0
