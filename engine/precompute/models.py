@@ -18,6 +18,7 @@ from ft_audit.engine.models.load import (
     load_model,
     load_tokenizer,
     pick_device,
+    pick_device_map,
     without_adapter,
 )
 from ft_audit.engine.models.reference import ModelSource, resolve_model
@@ -61,8 +62,14 @@ class ModelPair:
         return self._load(self.tuned)
 
     def _load(self, source: ModelSource) -> PreTrainedModel:
-        dtype = DTYPES[self.config.models.dtype]
-        return load_model(source, dtype, self.device, num_layers=self.depth, head=self.depth is None)
+        return load_model(
+            source,
+            DTYPES[self.config.models.dtype],
+            self.device,
+            num_layers=self.depth,
+            head=self.depth is None,
+            device_map=pick_device_map(self.config.models.device),
+        )
 
     @property
     def depth(self) -> int | None:
