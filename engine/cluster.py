@@ -44,7 +44,7 @@ class Scheduler:
         assert self.client is not None, "there is no cluster to work on"
         futures = [self.client.submit(_run, task, pure=False) for task in tasks]
         try:
-            for future in as_completed(futures):
+            for future in as_completed(futures, loop=self.client.loop):
                 yield future.result()
                 # What the cluster holds of it may go.
                 future.release()

@@ -194,11 +194,11 @@ class RemoteWork:
     def __call__(self) -> Written:
         with _ONE_AT_A_TIME:
             workshop = _opened(self.packed)
-            # The store may have learnt of smaller batches since the job was opened.
-            workshop.passes = plan_passes(workshop.job)
-            planned = next(p for p in workshop.passes if p.name == self.work.pass_name)
-            for side, sink in self.sinks.items():
-                _check_same(planned.runs[side].run_id, sink.run_id, workshop.job)
+            asked = {side: sink.run_id for side, sink in self.sinks.items()}
+            if _planned_runs(workshop, self.work) != asked:
+                # First work here, or the store has learnt of smaller batches. Planning reads the whole suite.
+                workshop.passes = plan_passes(workshop.job)
+                _check_same(_planned_runs(workshop, self.work), asked, workshop.job)
             done = workshop.do(self.work)
         # Outside of the lock: a worker with a second thread computes on while this one writes.
         return write(done, {(self.work.pass_name, side): sink for side, sink in self.sinks.items()})
@@ -214,11 +214,19 @@ def _opened(packed: PackedConfig) -> Workshop:
     return Workshop(job, [], ThreadPoolExecutor(1, "ft-audit-batches"))
 
 
-def _check_same(ours: str, asked: str, job: Job) -> None:
-    if ours != asked:
+def _planned_runs(workshop: Workshop, work: SegmentWork) -> dict[Side, str]:
+    """Return the ids of the runs that the workshop would make of the work's sides."""
+    planned = next((p for p in workshop.passes if p.name == work.pass_name), None)
+    return {} if planned is None else {side: planned.runs[side].run_id for side in work.sides}
+
+
+def _check_same(ours: dict[Side, str], asked: dict[Side, str], job: Job) -> None:
+    differing = [run_id for side, run_id in asked.items() if ours.get(side) != run_id]
+    if differing:
         raise ConfigError(
-            f"cluster: this worker ({job.machine.device_class}) would not give the bytes of run {asked}: all "
-            "workers need the same processors, thread counts and library versions, and the same files"
+            f"cluster: this worker ({job.machine.device_class}) would not give the bytes of run "
+            f"{differing[0]}: all workers need the same processors, thread counts and library versions, and "
+            "the same files"
         )
 
 
