@@ -22,15 +22,17 @@ from ft_audit.engine.diff.align import shared_sae
 from ft_audit.engine.diff.sorted_parts import SortedParts
 from ft_audit.engine.diff.suite_tokens import SuiteRuns, SuiteTokens, put_suite_tokens, suite_tokens
 from ft_audit.engine.store import DiffWriter, RunReader
-from ft_audit.engine.store.feature_index_reader import feature_path, statistics_path
+from ft_audit.engine.store.feature_index_reader import feature_folder, statistics_path
 from ft_audit.kernels.feature_index import merge_parts, prompt_peaks, sort_by_feature
 
 NUM_PEAKS = 32  # the contexts that are found without reading all of a feature
 BUCKET_ENTRIES = 1 << 21
 BUCKET_FEATURES = 1 << 15  # of features that hardly fire, the peaks would take more than the entries
 GROUP = 8
-ENTRY_CHUNK = 1 << 17
-FEATURE_CHUNK = 1 << 15
+FEATURE_CHUNK = 1 << 13
+# Chunks of entries: small ones are read faster, but each is a file.
+SMALLEST_CHUNK, LARGEST_CHUNK = 1 << 16, 1 << 20
+CHUNKS_AN_ARRAY = 1 << 11
 
 
 def put_feature_index(
@@ -50,23 +52,21 @@ def put_feature_index(
             for sae in sae_names:
                 width = shared_sae(pair.base, pair.tuned, sae).width
                 for side, run in (("base", pair.base), ("tuned", pair.tuned)):
-                    sinks = _Sinks.open(writer, sae, pair.name, side, tokens)
-                    _put_side(_Side(run, sae, width, tokens), sinks, place)
+                    folder = feature_folder(sae, pair.name, side)
+                    _put_side(writer, _Side(run, sae, width, tokens), folder, place)
 
 
 def put_feature_statistics(writer: DiffWriter, group: str, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-    """Write a stats group's arrays [F] a second time, as float64 with one feature's values side by side.
+    """Write a stats group's arrays [F] a second time, as float64 with one feature's entries side by side.
 
-    One feature's statistics are then a single read instead of one for each array.
+    One feature's statistics are then a single read instead of one for each array. `arrays` must be those that
+    `put_stats` is given for the group: their names stand there alone.
     """
-    names_S = sorted(arrays)
-    value_FS = np.stack([np.asarray(arrays[name], dtype=np.float64) for name in names_S], axis=1)
+    value_FS = np.stack([np.asarray(arrays[name], dtype=np.float64) for name in sorted(arrays)], axis=1)
     assert value_FS.ndim == 2, f"{group}: arrays must have one entry a feature"
-    named = np.frombuffer("\n".join(names_S).encode(), dtype=np.uint8)
-    for name, array in (("names", named), ("value_FS", value_FS.reshape(-1))):
-        sink = writer.array_sink(statistics_path(group, name), array.dtype, FEATURE_CHUNK)
-        sink.append(array)
-        sink.close()
+    sink = writer.array_sink(statistics_path(group), np.float64, FEATURE_CHUNK)
+    sink.append(value_FS.reshape(-1))
+    sink.close()
 
 
 @contextmanager
@@ -129,29 +129,7 @@ class _MergeBucket:
         return _Bucket(merged.token_N, merged.value_N, peak_FK)
 
 
-class _Sinks(NamedTuple):
-    """Where one side's arrays go."""
-
-    feature_indptr_F1: Any
-    token_N: Any
-    value_N: Any
-    peak_FK: Any
-
-    @classmethod
-    def open(cls, writer: DiffWriter, sae: str, suite: str, side: str, tokens: SuiteTokens) -> "_Sinks":
-        def sink(name: str, dtype: Any, chunk_elements: int) -> Any:
-            path = feature_path(sae, suite, side, name)
-            return writer.array_sink(path, np.dtype(dtype), chunk_elements)
-
-        return cls(
-            sink("feature_indptr_F1", np.int64, FEATURE_CHUNK),
-            sink("token_N", tokens.dtype, ENTRY_CHUNK),
-            sink("value_N", np.uint16, ENTRY_CHUNK),
-            sink("peak_FK", np.uint32, FEATURE_CHUNK),
-        )
-
-
-def _put_side(side: _Side, sinks: _Sinks, scheduler: Scheduler) -> None:
+def _put_side(writer: DiffWriter, side: _Side, folder: str, scheduler: Scheduler) -> None:
     with tempfile.TemporaryDirectory(prefix="ft-audit-sort-") as scratch:
         parts = SortedParts(Path(scratch), side.tokens.dtype)
         segments = range(side.run.num_segments)
@@ -159,17 +137,29 @@ def _put_side(side: _Side, sinks: _Sinks, scheduler: Scheduler) -> None:
         indptr_F1 = np.zeros(side.width + 1, dtype=np.int64)
         for segment in segments:
             indptr_F1 += parts.indptr(segment)
-        sinks.feature_indptr_F1.append(indptr_F1)
         edges = bucket_edges(indptr_F1)
-        task = _MergeBucket(side, parts, tuple(edges))
-        numbers = range(len(edges) - 1)
+        chunk = entry_chunk(int(indptr_F1[-1]))
+        indptr, peaks = (
+            writer.array_sink(f"{folder}/{name}", dtype, FEATURE_CHUNK)
+            for name, dtype in (("feature_indptr_F1", np.int64), ("peak_FK", np.uint32))
+        )
+        tokens = writer.array_sink(f"{folder}/token_N", side.tokens.dtype, chunk)
+        values = writer.array_sink(f"{folder}/value_N", np.uint16, chunk)
+        indptr.append(indptr_F1)
+        task, numbers = _MergeBucket(side, parts, tuple(edges)), range(len(edges) - 1)
         for start in range(0, len(numbers), GROUP):
             for bucket in scheduler.map(task, numbers[start : start + GROUP]):
-                sinks.token_N.append(bucket.token_N)
-                sinks.value_N.append(bucket.value_N)
-                sinks.peak_FK.append(bucket.peak_FK.reshape(-1))
-    for sink in sinks:
-        sink.close()
+                tokens.append(bucket.token_N)
+                values.append(bucket.value_N)
+                peaks.append(bucket.peak_FK.reshape(-1))
+        for sink in (indptr, peaks, tokens, values):
+            sink.close()
+
+
+def entry_chunk(num_entries: int) -> int:
+    """How many entries of tokens and values are stored together: a power of two."""
+    fitting = 1 << max(num_entries // CHUNKS_AN_ARRAY, 1).bit_length()
+    return min(max(fitting, SMALLEST_CHUNK), LARGEST_CHUNK)
 
 
 def bucket_edges(

@@ -15,7 +15,8 @@ from ft_audit.engine.store import DiffWriter, RunReader, SegmentData
 from ft_audit.engine.store.feature_index_reader import suite_path
 from ft_audit.errors import StoreError
 
-CHUNK_ELEMENTS = 1 << 16
+BLOCK = 1 << 20
+TOKEN_CHUNK = 1 << 14  # a context needs some tens of tokens, and each from another place
 
 
 class SuiteRuns(Protocol):
@@ -131,8 +132,8 @@ def _in_order(run: RunReader, tokens: SuiteTokens, folder: Path) -> _Ordered:
 def _check_same_tokens(
     pair: SuiteRuns, tokens: SuiteTokens, base_T: NDArray[np.int32], tuned_T: NDArray[np.int32]
 ) -> None:
-    for start in range(0, tokens.num_tokens, CHUNK_ELEMENTS):
-        block = slice(start, start + CHUNK_ELEMENTS)
+    for start in range(0, tokens.num_tokens, BLOCK):
+        block = slice(start, start + BLOCK)
         differing = np.flatnonzero(base_T[block] != tuned_T[block])
         if len(differing):
             at = start + int(differing[0])
@@ -145,7 +146,7 @@ def _check_same_tokens(
 
 
 def _put(writer: DiffWriter, path: str, array: NDArray[Any]) -> None:
-    sink = writer.array_sink(path, array.dtype, CHUNK_ELEMENTS)
-    for start in range(0, len(array), CHUNK_ELEMENTS):
-        sink.append(np.asarray(array[start : start + CHUNK_ELEMENTS]))
+    sink = writer.array_sink(path, array.dtype, TOKEN_CHUNK)
+    for start in range(0, len(array), BLOCK):
+        sink.append(np.asarray(array[start : start + BLOCK]))
     sink.close()

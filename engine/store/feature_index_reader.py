@@ -7,7 +7,8 @@ group of statistics with one feature's values side by side.
 Legend: T tokens, P prompts, F features, N non-zeros, K peaks kept a feature, S statistics of a feature.
 """
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from ft_audit.engine.store.context import Context
 from ft_audit.engine.store.diff_reader import DiffReader
+from ft_audit.engine.store.range_array import RangeArray
 from ft_audit.engine.store.rows import decode_bf16
 from ft_audit.errors import StoreError
 
@@ -37,14 +39,14 @@ def suite_path(suite: str, name: str) -> str:
     return f"suites/{_one_part(suite)}/{name}"
 
 
-def feature_path(sae: str, suite: str, side: str, name: str) -> str:
-    """Where an array of one dictionary, suite and side lies."""
-    return f"features/{_one_part(sae)}/{_one_part(suite)}/{side}/{name}"
+def feature_folder(sae: str, suite: str, side: str) -> str:
+    """Where the arrays of one dictionary, suite and side lie."""
+    return f"features/{_one_part(sae)}/{_one_part(suite)}/{side}"
 
 
-def statistics_path(group: str, name: str) -> str:
-    """Where the rows of a group of statistics lie."""
-    return f"statistics/{_one_part(group)}/{name}"
+def statistics_path(group: str) -> str:
+    """Where a stats group lies once more, one feature's entries side by side in the order of their names."""
+    return f"statistics/{_one_part(group)}/value_FS"
 
 
 def _one_part(name: str) -> str:
@@ -58,28 +60,23 @@ class FeatureIndex:
     def __init__(self, diff: DiffReader) -> None:
         self._diff = diff
         self._paths = frozenset(diff.index_paths())
-        self._arrays: dict[str, Any] = {}
+        self._arrays: dict[str, RangeArray] = {}
         self._prompts: dict[str, NDArray[np.int64]] = {}
-        self._names: dict[str, list[str]] = {}
 
     def statistics(self, group: str, feature: int) -> dict[str, float]:
         """The feature's entry in every array [F] of a stats group such as `features/<sae>/<suite>`.
 
         Raises StoreError where the copy holds no such group or the group no such feature.
         """
-        if group not in self._names:
-            names = self._array(statistics_path(group, "names"), f"statistics of {group!r}")
-            self._names[group] = bytes(names[0 : len(names)]).decode().split("\n")
-        names_S = self._names[group]
-        values = self._array(statistics_path(group, "value_FS"), f"statistics of {group!r}")
+        values = self._array(statistics_path(group), f"statistics of {group!r}")
+        names_S = self._diff.array_names(group)
         self._check_feature(feature, len(values) // len(names_S))
         row_S = values[feature * len(names_S) : (feature + 1) * len(names_S)]
         return dict(zip(names_S, row_S.tolist(), strict=True))
 
     def tokens_of(self, sae: str, suite: str, side: str, feature: int) -> FeatureTokens:
         """Every counted token on which the feature fired; StoreError where there is no such feature."""
-        first, last = self._entries(sae, suite, side, feature)
-        token_N, value_N = self._read(sae, suite, side, first, last)
+        token_N, value_N = self._entries(sae, suite, side, feature).read()
         prompt_N, position_N = self._places(suite, token_N)
         return FeatureTokens(token_N, prompt_N, position_N, value_N)
 
@@ -91,19 +88,18 @@ class FeatureIndex:
         Each holds the tokens at most `window` from its peak. Raises StoreError where there is no such copy or
         feature.
         """
-        first, last = self._entries(sae, suite, side, feature)
-        peaks = self._peaks(sae, suite, side, feature, first, last, num_contexts)
-        whole = self._read(sae, suite, side, first, last) if last - first <= READ_WHOLE else None
+        entries = self._entries(sae, suite, side, feature)
+        peaks = self._peaks(entries, suite, num_contexts)
+        whole = entries.read() if entries.num <= READ_WHOLE else None
         found: dict[int, Context] = {}
         # In the order of the store, so that neighbours are read from the same chunks.
         for peak in sorted(peaks):
             # A token has one entry at most, so nothing within the window lies further from the peak than it.
-            low, high = max(peak - window, 0), min(peak + window + 1, last - first)
-            if whole is None:
-                near = self._read(sae, suite, side, first + low, first + high)
-            else:
-                near = whole[0][low:high], whole[1][low:high]
-            found[peak] = self._context(suite, *near, peak - low, window)
+            low, high = max(peak - window, 0), min(peak + window + 1, entries.num)
+            token_N, value_N = (
+                entries.read(low, high) if whole is None else (whole[0][low:high], whole[1][low:high])
+            )
+            found[peak] = self._context(suite, token_N, value_N, peak - low, window)
         return tuple(found[peak] for peak in peaks)
 
     def _context(
@@ -126,36 +122,30 @@ class FeatureIndex:
             activations=tuple(activations.tolist()),
         )
 
-    def _entries(self, sae: str, suite: str, side: str, feature: int) -> tuple[int, int]:
+    def _entries(self, sae: str, suite: str, side: str, feature: int) -> "_Entries":
         what = f"features of {sae!r} on suite {suite!r}, side {side!r}"
-        indptr_F1 = self._array(feature_path(sae, suite, side, "feature_indptr_F1"), what)
-        self._check_feature(feature, len(indptr_F1) - 1)
-        first, last = indptr_F1[feature : feature + 2].tolist()
-        return first, last
-
-    def _peaks(
-        self, sae: str, suite: str, side: str, feature: int, first: int, last: int, num_contexts: int
-    ) -> list[int]:
-        """The entries of the strongest tokens of each prompt, counted from the feature's first."""
-        peaks = self._array(feature_path(sae, suite, side, "peak_FK"), "peaks")
-        num_features = len(self._array(feature_path(sae, suite, side, "feature_indptr_F1"), "")) - 1
+        folder = feature_folder(sae, suite, side)
+        indptr, tokens, values, peaks = (
+            self._array(f"{folder}/{name}", what)
+            for name in ("feature_indptr_F1", "token_N", "value_N", "peak_FK")
+        )
+        num_features = len(indptr) - 1
+        self._check_feature(feature, num_features)
+        first, last = indptr[feature : feature + 2].tolist()
         num_kept = len(peaks) // num_features
-        peak_K = peaks[feature * num_kept : (feature + 1) * num_kept]
-        known = peak_K[peak_K != NO_PEAK]
-        if num_contexts <= len(known) or len(known) < num_kept:
+        return _Entries(tokens, values, first, last - first, peaks, feature * num_kept, num_kept)
+
+    def _peaks(self, entries: "_Entries", suite: str, num_contexts: int) -> list[int]:
+        """The entries that are the strongest of their prompts, strongest first."""
+        stored = entries.peaks[entries.first_peak : entries.first_peak + entries.num_peaks]
+        known = stored[stored != NO_PEAK]
+        if num_contexts <= len(known) or len(known) < len(stored):
             return [int(peak) for peak in known[:num_contexts]]
-        token_N, value_N = self._read(sae, suite, side, first, last)
+        token_N, value_N = entries.read()
         prompt_N, _ = self._places(suite, token_N)
         by_strength = np.lexsort((token_N, -value_N))
         _, first_of_prompt = np.unique(prompt_N[by_strength], return_index=True)
         return [int(peak) for peak in by_strength[np.sort(first_of_prompt)][:num_contexts]]
-
-    def _read(
-        self, sae: str, suite: str, side: str, first: int, last: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        token_N = self._array(feature_path(sae, suite, side, "token_N"), "tokens")[first:last]
-        value_N = self._array(feature_path(sae, suite, side, "value_N"), "values")[first:last]
-        return token_N.astype(np.int64), decode_bf16(value_N)
 
     def _places(self, suite: str, token_N: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         indptr_P1 = self._prompt_indptr(suite)
@@ -165,7 +155,7 @@ class FeatureIndex:
     def _prompt_indptr(self, suite: str) -> NDArray[np.int64]:
         if suite not in self._prompts:
             stored = self._array(suite_path(suite, "prompt_indptr_P1"), f"tokens of {suite!r}")
-            self._prompts[suite] = np.asarray(stored[0 : len(stored)])
+            self._prompts[suite] = stored[0 : len(stored)]
         return self._prompts[suite]
 
     def _check_feature(self, feature: int, num_features: int) -> None:
@@ -175,12 +165,31 @@ class FeatureIndex:
                 f"name one from 0 to {num_features - 1}"
             )
 
-    def _array(self, path: str, what: str) -> Any:
+    def _array(self, path: str, what: str) -> RangeArray:
         if path not in self._arrays:
             if path not in self._paths:
                 raise StoreError(
-                    f"the feature index of diff {self._diff.manifest.diff_id} holds no {what}: set "
-                    "`precompute.feature_index: true` and run `ft-audit precompute` again"
+                    f"the feature index of diff {self._diff.manifest.diff_id} holds no {what}: name one that "
+                    "was compared; if there is no index, set `precompute.feature_index: true` and run "
+                    "`ft-audit precompute` again"
                 )
             self._arrays[path] = self._diff.index_array(path)
         return self._arrays[path]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entries:
+    """One feature's part of the stored arrays; entries are counted from the feature's own first."""
+
+    tokens: RangeArray
+    values: RangeArray
+    first: int
+    num: int
+    peaks: RangeArray
+    first_peak: int
+    num_peaks: int
+
+    def read(self, low: int = 0, high: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Tokens and values of the entries [low, high), of all by default."""
+        wanted = slice(self.first + low, self.first + (self.num if high is None else high))
+        return self.tokens[wanted].astype(np.int64), decode_bf16(self.values[wanted])

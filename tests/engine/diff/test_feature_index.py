@@ -11,7 +11,12 @@ import pytest
 from ft_audit.engine.cluster import open_scheduler
 from ft_audit.engine.diff import feature_index
 from ft_audit.engine.diff.contexts import top_contexts
-from ft_audit.engine.diff.feature_index import bucket_edges, put_feature_index, put_feature_statistics
+from ft_audit.engine.diff.feature_index import (
+    bucket_edges,
+    entry_chunk,
+    put_feature_index,
+    put_feature_statistics,
+)
 from ft_audit.engine.store import DiffReader, RunReader, Store
 from ft_audit.engine.store.feature_index_reader import FeatureIndex, suite_path
 from ft_audit.errors import StoreError
@@ -181,6 +186,7 @@ def test_a_features_statistics_are_its_entry_in_every_array(store):
     rng = np.random.default_rng(0)
     arrays = {"z": rng.normal(size=50), "fired_base": np.arange(50) + (1 << 40), "q": np.full(50, np.nan)}
     with store.diff_writer({"statistics": 1}) as writer:
+        writer.put_stats("features/a/b", arrays)
         put_feature_statistics(writer, "features/a/b", arrays)
         index = FeatureIndex(store.open_diff(writer.finish({}).diff_id))
     for feature in (0, 7, 49):
@@ -204,3 +210,10 @@ def test_a_features_statistics_are_its_entry_in_every_array(store):
 def test_buckets_hold_few_entries_and_few_features(counts, entries, features, edges):
     indptr_F1 = np.concatenate([[0], np.cumsum(counts)])
     assert bucket_edges(indptr_F1, entries, features) == edges
+
+
+@pytest.mark.parametrize(
+    ("num_entries", "elements"), [(0, 1 << 16), (10**6, 1 << 16), (320 * 10**6, 1 << 18), (10**10, 1 << 20)]
+)
+def test_longer_arrays_have_larger_chunks(num_entries, elements):
+    assert entry_chunk(num_entries) == elements
