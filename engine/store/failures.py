@@ -25,3 +25,19 @@ def explained(action: str, what: str) -> Iterator[None]:
     except OSError as error:
         cause, remedy = _CAUSES.get(error.errno or 0, (error.strerror or str(error), "run again"))
         raise StoreError(f"{action} {what} failed: {cause}: {remedy}; {RESUME}") from error
+
+
+@contextmanager
+def explained_object(action: str, what: str) -> Iterator[None]:
+    """Turn an error of the object store into a StoreError that names the action and the key."""
+    from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+
+    try:
+        yield
+    except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
+        cause, remedy = "permission denied", "check the AWS_* credentials and what they may do, and run again"
+        raise StoreError(f"{action} {what} failed: {cause}: {remedy}; {RESUME}") from error
+    except (BaseError, OSError) as error:
+        detail = str(error).partition("\n")[0][:300]
+        remedy = "check AWS_ENDPOINT_URL, the bucket and the network, and run again"
+        raise StoreError(f"{action} {what} failed: {detail}: {remedy}; {RESUME}") from error

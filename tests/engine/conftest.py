@@ -1,9 +1,10 @@
 """Tiny models with a real tokenizer, an adapter for them, and the demo's real base."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -161,3 +162,33 @@ def real_base(real_cache: Path) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(real_cache))
         return resolve_model(SMOLLM2, Path())
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The bucket of a real S3 server of this machine, its address and credentials in the environment."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="evidence")
+        yield "s3://evidence"
+    server.stop()
+
+
+@pytest.fixture
+def s3_root(s3_server: str, tmp_path: Path) -> str:
+    """A new, empty store on the S3 server."""
+    return f"{s3_server}/{tmp_path.name}-{uuid4().hex[:8]}"
