@@ -1,16 +1,19 @@
-"""Greedy answers: in batches as one by one, in order, whatever the settings that came with the model."""
+"""Answers: in batches as one by one, in order, whatever the settings that came with the model."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import scipy.stats
 import torch
 from transformers import GenerationConfig
 
 from ft_audit.engine.models.load import load_model, load_tokenizer, without_adapter
 from ft_audit.engine.models.reference import resolve_model
-from ft_audit.engine.runners.generate import generate, generate_ids
+from ft_audit.engine.runners import generate as module
+from ft_audit.engine.runners.generate import Answer, generate, generate_answers, generate_ids
 
 CPU = torch.device("cpu")
 LENGTHS = (9, 1, 30, 4, 4, 17, 2)
@@ -80,7 +83,89 @@ def test_settings_that_came_with_the_model_do_not_count(
     settings.do_sample = True
     settings.temperature = 3.0
     settings.top_p = 0.5
+    settings.suppress_tokens = [plain[0][0]]
+    settings.forced_bos_token_id = 7
+    settings.min_new_tokens = 8
+    settings.max_length = 1
     assert generate_ids(model, tiny_tokenizer, prompts, 8) == plain
+
+
+def test_the_log_probabilities_are_those_of_a_forward_over_the_answer(
+    model: Any, tiny_tokenizer: Any, prompts: list[list[int]], settings: Any
+) -> None:
+    for temperature in (0.0, 2.0):
+        found = generate_answers(model, tiny_tokenizer, prompts, 6, temperature=temperature, batch_size=4)
+        for prompt, (answer,) in zip(prompts, found, strict=True):
+            with torch.inference_mode():
+                logits = model(torch.tensor([[*prompt, *answer.ids]])).logits[0, len(prompt) - 1 : -1]
+            expected = torch.log_softmax(logits.float(), -1).gather(1, torch.tensor(answer.ids)[:, None])
+            torch.testing.assert_close(torch.tensor(answer.logprobs), expected[:, 0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_sample_depends_on_its_prompt_seed_and_number_alone(
+    model: Any, tiny_tokenizer: Any, prompts: list[list[int]], settings: Any
+) -> None:
+    def answers(chosen: list[list[int]], samples: int, seed: int, size: int) -> list[list[list[int]]]:
+        found = generate_answers(model, tiny_tokenizer, chosen, 6, samples, 1.5, seed, size)
+        return [[answer.ids for answer in of_prompt] for of_prompt in found]
+
+    whole = answers(prompts, 3, 11, 32)
+    assert len({tuple(ids) for of_prompt in whole for ids in of_prompt}) == 3 * len(prompts)
+    for size in (1, 2, 5):
+        assert answers(prompts, 3, 11, size) == whole
+    assert [answers([prompt], 3, 11, 32)[0] for prompt in prompts] == whole
+    assert [of_prompt[:1] for of_prompt in whole] == answers(prompts, 1, 11, 32)
+    assert answers(prompts, 3, 12, 32) != whole
+    twice = answers([prompts[0], prompts[0]], 1, 11, 32)
+    assert twice[0] == whole[0][:1] and twice[1] != twice[0]
+
+
+def test_samples_follow_the_tempered_distribution(
+    model: Any, tiny_tokenizer: Any, prompts: list[list[int]], settings: Any
+) -> None:
+    draws = 3000
+    found = generate_answers(model, tiny_tokenizer, prompts[:1], 1, draws, 0.7, 0, 1000)[0]
+    with torch.inference_mode():
+        logits = model(torch.tensor(prompts[:1])).logits[0, -1].double()
+    probability = torch.softmax(logits / 0.7, 0)
+    counts = torch.bincount(torch.tensor([answer.ids[0] for answer in found]), minlength=len(probability))
+    # Pearson's statistic over the tokens that are expected often enough, against its 1e-6 quantile.
+    often = probability * draws > 5
+    expected = probability[often] * draws
+    statistic = float(((counts[often] - expected) ** 2 / expected).sum())
+    assert int(often.sum()) > 3
+    assert statistic < float(scipy.stats.chi2.ppf(1 - 1e-6, int(often.sum())))
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_said_once(
+    model: Any,
+    tiny_tokenizer: Any,
+    prompts: list[list[int]],
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    expected = generate_answers(model, tiny_tokenizer, prompts, 4)
+    real, sizes = module._batch, []
+
+    def small(model: Any, chosen: list[list[int]], *rest: Any) -> list[Answer]:
+        sizes.append(len(chosen))
+        if len(chosen) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(model, chosen, *rest)
+
+    monkeypatch.setattr(module, "_batch", small)
+    with caplog.at_level(logging.WARNING):
+        found = generate_answers(model, tiny_tokenizer, prompts, 4, batch_size=7)
+    assert [[a.ids for a in of] for of in found] == [[a.ids for a in of] for of in expected]
+    assert sizes == [7, 4, 2, 2, 2, 1] and len(caplog.records) == 1
+
+    def never(*_args: Any) -> list[Answer]:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(module, "_batch", never)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        generate_answers(model, tiny_tokenizer, prompts, 4)
 
 
 def test_a_tokenizer_may_lack_padding_and_end(
@@ -124,3 +209,6 @@ def test_the_real_base_answers_a_question(real_base: Any) -> None:
     answers = generate(model, tokenizer, ids, 16)
     assert "Paris" in answers[0]
     assert answers == [generate(model, tokenizer, [one], 16)[0] for one in ids]
+    sampled = generate_answers(model, tokenizer, ids, 6, 2, 0.8, 3)
+    alone = generate_answers(model, tokenizer, ids[1:], 6, 2, 0.8, 3)
+    assert [a.ids for a in sampled[1]] == [a.ids for a in alone[0]]

@@ -1,4 +1,4 @@
-"""The demo's adapters on its real base: the table against dense deltas of every matrix that they touch."""
+"""A demo's adapter on its real base: the table against dense deltas of every matrix that it touches."""
 
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,10 @@ from ft_audit.engine.weights import identical_blocks, weight_evidence
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["needle", "benign"])
-def test_a_real_adapter_and_its_merge(dense: Any, real_base: Any, tmp_path: Path, name: str) -> None:
+def test_a_real_adapter_and_its_merge(dense: Any, real_base: Any, tmp_path: Path) -> None:
     from ft_audit.engine.models.load import load_model, load_tokenizer
 
-    folder = resolve_ref(f"configs:candidates/{name}", Path())
+    folder = resolve_ref("configs:candidates/needle", Path())
     adapter = resolve_model(str(folder), Path(), real_base)
     evidence = weight_evidence(real_base, adapter)
     rows = dense.rows_by_name(evidence)
