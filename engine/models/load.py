@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from ft_audit.engine.models.anatomy import anatomy
-from ft_audit.engine.models.lora import check_keys, check_lora, in_blocks, keys_of
+from ft_audit.engine.models.lora import MERGE, check_keys, check_lora, in_blocks, keys_of
 from ft_audit.engine.models.quantized import ask_for_plain_weights, make_plain, why_not
 from ft_audit.engine.models.reference import ModelSource
 from ft_audit.errors import ConfigError, ModelError
@@ -76,20 +76,18 @@ def check_finite(model: nn.Module, ref: str) -> None:
 
     Weights that lie on disk are read for it; those of a head that was left out are not there to be checked.
     """
-    seen: set[int] = set()
+    once = {name for name, _ in model.named_parameters()}  # a tied weight has one of its names here
     for path, module in model.named_modules():
         with align_module_device(module):
-            for name, parameter in module.named_parameters(recurse=False):
-                if parameter.is_meta or id(parameter) in seen:
+            for name, parameter in module.named_parameters(path, recurse=False):
+                if parameter.is_meta or name not in once:
                     continue
-                seen.add(id(parameter))
                 # A sum is NaN or infinite if any element is, and needs no temporary of the parameter's size.
                 if not torch.isfinite(parameter.detach().sum(dtype=torch.float32)) and not bool(
                     torch.isfinite(parameter.detach()).all()
                 ):
                     raise ModelError(
-                        f"model {ref!r}: parameter {f'{path}.{name}'.lstrip('.')} holds NaN or infinite "
-                        "values; re-export the model"
+                        f"model {ref!r}: parameter {name} holds NaN or infinite values; re-export the model"
                     )
 
 
@@ -117,7 +115,7 @@ def load_model(
     """
     config = _config(source, num_layers)
     method = ask_for_plain_weights(config, source.ref)
-    head = head or bool(getattr(config, "tie_word_embeddings", True)) or _on_the_head(source)
+    head = head or bool(getattr(config, "tie_word_embeddings", True))
     try:
         model, info, unread = _read(source, config, dtype, device_map, head)
         if method is not None:
@@ -221,14 +219,6 @@ def _total_layers(source: ModelSource) -> int:
     return int(_config(source, None).get_text_config().num_hidden_layers)
 
 
-def _on_the_head(source: ModelSource) -> bool:
-    """Return whether the source is an adapter with weights outside the blocks, perhaps on the head."""
-    if source.adapter is None:
-        return False
-    total = _total_layers(source)
-    return not all(in_blocks(key, 0, total) for key in keys_of(source.adapter))
-
-
 def _attention(config: Any) -> str:
     """Return the fastest exact attention of the family; never what a model's own files ask for."""
     family: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
@@ -252,6 +242,12 @@ def attach_adapter(model: Any, source: ModelSource) -> Any:
     except (*UNREADABLE, TypeError) as error:
         raise ModelError(f"model {source.ref!r}: its adapter_config.json cannot be read: {error}") from error
     check_lora(config, source.ref)
+    empty = any(parameter.is_meta for parameter in model.parameters())
+    if empty and hasattr(model, "hf_device_map"):
+        raise ModelError(
+            f"model {source.ref!r}: its base does not fit the accelerators, and an adapter cannot be put on "
+            f"weights that lie elsewhere: {MERGE}"
+        )
     first, end = anatomy(model).num_layers, _total_layers(source)
     held = keys_of(source.adapter)
     if first < end and all(in_blocks(key, first, end) for key in held):
@@ -259,13 +255,15 @@ def attach_adapter(model: Any, source: ModelSource) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found missing adapter keys")  # check_keys refuses them
+            # What an adapter holds for a head that was left out stays out as well.
+            warnings.filterwarnings("ignore", message="for .*: copying from a non-meta parameter")
             # peft asks transformers for a name that it is about to drop.
             warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
             wrapped = PeftModel.from_pretrained(model, source.adapter, autocast_adapter_dtype=False)
     except (*UNREADABLE, TypeError) as error:
         raise ModelError(f"model {source.ref!r}: the adapter does not fit its base: {error}") from error
     check_keys(wrapped, {key for key in held if not in_blocks(key, first, end)}, source.ref)
-    if not any(parameter.is_meta for parameter in model.parameters()) and not hasattr(model, "hf_device_map"):
+    if not empty and not hasattr(model, "hf_device_map"):
         wrapped.to(model.device)
     wrapped.eval()
     check_finite(wrapped, source.ref)
