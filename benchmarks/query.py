@@ -27,8 +27,7 @@ from ft_audit.engine.diff.feature_index import put_feature_index, put_feature_st
 from ft_audit.engine.diff.feature_tests import feature_tests
 from ft_audit.engine.diff.moments import pair_moments
 from ft_audit.engine.diff.parts import SuiteFeatures
-from ft_audit.engine.store import Store
-from ft_audit.engine.store.feature_index_reader import FeatureIndex
+from ft_audit.engine.store import FeatureIndex, Store
 
 MS = 1e3
 NUM_LEADING = 50

@@ -34,8 +34,7 @@ from ft_audit.benchmarks.storing.synthetic import draw_suite
 from ft_audit.engine.cluster import Scheduler, open_scheduler
 from ft_audit.engine.diff.align import find_sae
 from ft_audit.engine.diff.feature_index import put_feature_index
-from ft_audit.engine.store import SegmentData, Store
-from ft_audit.engine.store.feature_index_reader import FeatureIndex
+from ft_audit.engine.store import FeatureIndex, SegmentData, Store
 
 MB = 1e6
 NUM_THREADS = 2
@@ -122,6 +121,10 @@ def measure_runs(runs: SuiteRuns, sae: str, scratch: Path, rounds: int) -> Itera
     )
     for name, spent in times.items():
         yield from speeds(name, spent, raw)
+    # What other processes on the machine take away is not in it.
+    started = time.process_time()
+    ways.write_in_threads()
+    yield Measurement("write_cpu_rate", raw / MB / (time.process_time() - started), "MB/core s")
 
 
 def speeds(name: str, spent: Times, raw: int) -> Iterator[Measurement]:

@@ -14,8 +14,15 @@ from ft_audit.engine.cluster import Scheduler
 from ft_audit.engine.config import AuditConfig, load_config
 from ft_audit.engine.diff.contexts import top_contexts
 from ft_audit.engine.precompute import run_precompute
-from ft_audit.engine.store import HookEntry, RunReader, SaeEntry, SegmentData, SegmentEntry, Store
-from ft_audit.engine.store.feature_index_reader import FeatureIndex
+from ft_audit.engine.store import (
+    FeatureIndex,
+    HookEntry,
+    RunReader,
+    SaeEntry,
+    SegmentData,
+    SegmentEntry,
+    Store,
+)
 from ft_audit.engine.store.segment_sink import SegmentSink
 
 CORPUS = "package:chatterbot_corpus/data/english"

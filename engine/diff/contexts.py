@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from ft_audit.engine.cluster import Scheduler, scheduler_or_threads
 from ft_audit.engine.diff.align import find_sae
 from ft_audit.engine.diff.segment_rows import SegmentRows, read_rows
-from ft_audit.engine.store import RunReader
-from ft_audit.engine.store.context import Context
+from ft_audit.engine.store import Context, RunReader
 
 NUM_CONTEXTS = 8
 WINDOW = 12

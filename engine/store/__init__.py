@@ -2,8 +2,10 @@
 
 from ft_audit.engine.store.array_sink import ArraySink
 from ft_audit.engine.store.canonical import canonical_json, content_id, run_id
+from ft_audit.engine.store.context import Context
 from ft_audit.engine.store.diff_reader import DiffReader
 from ft_audit.engine.store.diff_writer import DiffWriter
+from ft_audit.engine.store.feature_index_reader import FeatureIndex
 from ft_audit.engine.store.gc import Garbage, find_garbage, remove_garbage
 from ft_audit.engine.store.inventory import StoredItem, list_store, verify_store
 from ft_audit.engine.store.manifest import DiffManifest, HookEntry, RunManifest, SaeEntry, SegmentEntry
@@ -18,10 +20,12 @@ from ft_audit.engine.store.table import Table
 
 __all__ = [
     "ArraySink",
+    "Context",
     "Damage",
     "DiffManifest",
     "DiffReader",
     "DiffWriter",
+    "FeatureIndex",
     "Garbage",
     "HookEntry",
     "RangeArray",

@@ -7,7 +7,7 @@ import pytest
 
 from ft_audit.benchmarks import query
 from ft_audit.benchmarks.harness import compare, load_asked
-from ft_audit.engine.store.feature_index_reader import FeatureIndex
+from ft_audit.engine.store import FeatureIndex
 
 OPTIONS = {"tokens": 20_000, "features": 600, "l0": 12.0, "segment": 5000, "queries": 6, "cold": 2}
 

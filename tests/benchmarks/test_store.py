@@ -19,8 +19,7 @@ from ft_audit.benchmarks.storing.pair import (
 )
 from ft_audit.benchmarks.storing.synthetic import draw_suite
 from ft_audit.engine.cluster import open_scheduler
-from ft_audit.engine.store import Store
-from ft_audit.engine.store.context import Context
+from ft_audit.engine.store import Context, Store
 
 
 def options(tmp_path) -> argparse.Namespace:

@@ -17,8 +17,8 @@ from ft_audit.engine.diff.feature_index import (
     put_feature_index,
     put_feature_statistics,
 )
-from ft_audit.engine.store import DiffReader, RunReader, Store
-from ft_audit.engine.store.feature_index_reader import FeatureIndex, suite_path
+from ft_audit.engine.store import DiffReader, FeatureIndex, RunReader, Store
+from ft_audit.engine.store.feature_index_reader import suite_path
 from ft_audit.errors import StoreError
 
 SAE, SUITE = "demo/width_30", "chat/a b"
