@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ft_audit.engine.store.arrays import DOCUMENT_NAME, Layout, array_document, pack_chunk
+from ft_audit.engine.store.layout import DOCUMENT_NAME, Layout
 from ft_audit.engine.store.manifest import IndexEntry
 from ft_audit.engine.store.place import Place
 from ft_audit.engine.store.seal import TreeWriter
@@ -48,7 +48,7 @@ class ArraySink:
         length = len(self)
         if self._filled:
             self._put_chunk()
-        self._tree.put(DOCUMENT_NAME, partial(array_document, self._layout(length)))
+        self._tree.put(DOCUMENT_NAME, self._layout(length).document)
         self.entry = IndexEntry(length=length, checksum=self._tree.seal())
         self._tree.close()
 
@@ -59,7 +59,7 @@ class ArraySink:
     def _put_chunk(self) -> None:
         layout = self._layout(self._chunk.size)
         part = self._chunk[: self._filled]
-        self._tree.put(layout.chunk_name(self._num_chunks), partial(pack_chunk, part, layout))
+        self._tree.put(layout.chunk_name(self._num_chunks), partial(layout.pack, part))
         # The chunk is packed in another thread: the next values get memory of their own.
         self._chunk = np.empty_like(self._chunk)
         self._num_chunks += 1

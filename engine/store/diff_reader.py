@@ -5,7 +5,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ft_audit.engine.store.arrays import read_array, safe_path
+from ft_audit.engine.store.arrays import read_array, read_arrays, safe_path
 from ft_audit.engine.store.diff_parts import group_folder, index_folder, table_file
 from ft_audit.engine.store.manifest import MANIFEST_NAME, DiffManifest, read_manifest
 from ft_audit.engine.store.place import Place
@@ -55,7 +55,9 @@ class DiffReader:
 
     def stats(self, group: str) -> dict[str, NDArray[Any]]:
         """Return all arrays of one stats group."""
-        return {name: self.array(group, name) for name in self.array_names(group)}
+        names = self.array_names(group)
+        found = read_arrays(self._group(group), [safe_path(name) for name in names])
+        return dict(zip(names, found.values(), strict=True))
 
     def index_array(self, path: str) -> RangeArray:
         """Return one array of the feature-major copy, of which ranges can be read."""

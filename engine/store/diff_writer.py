@@ -9,9 +9,10 @@ from arro3.core.types import ArrowStreamExportable
 from numpy.typing import DTypeLike, NDArray
 
 from ft_audit.engine.store.array_sink import ArraySink
-from ft_audit.engine.store.arrays import CHUNK_ELEMENTS, safe_path, write_group
+from ft_audit.engine.store.arrays import safe_path, write_group
 from ft_audit.engine.store.canonical import content_id
 from ft_audit.engine.store.diff_parts import group_folder, index_folder, table_file
+from ft_audit.engine.store.layout import CHUNK_ELEMENTS
 from ft_audit.engine.store.manifest import (
     MANIFEST_NAME,
     DiffManifest,

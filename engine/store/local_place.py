@@ -10,7 +10,10 @@ from pathlib import Path
 from ft_audit.engine.store.failures import explained
 from ft_audit.engine.store.folder_lock import FolderLock
 from ft_audit.engine.store.place import TEMPORARY_SUFFIX, StoredFile
-from ft_audit.engine.store.seal import CHECKSUMS_NAME
+from ft_audit.engine.store.seal import CHECKSUMS_NAME, NUM_THREADS
+
+# Files below this are synced together when their tree is published, larger ones while others are made.
+SMALL_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class LocalPlace:
         with explained("writing", self._text(key)):
             path = self._path(key)
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_synced(path, content)
+            _write(path, content, sync=len(content) >= SMALL_BYTES)
 
     def replace(self, key: str, content: bytes) -> None:
         with explained("writing", self._text(key)):
@@ -41,7 +44,7 @@ class LocalPlace:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
             try:
-                _write_synced(temporary, content)
+                _write(temporary, content, sync=True)
                 os.replace(temporary, path)
             except OSError:
                 temporary.unlink(missing_ok=True)
@@ -86,7 +89,7 @@ class LocalPlace:
 
     def publish(self, staged: str, folder: str) -> None:
         with explained("publishing", self._text(folder)):
-            _fsync_folders(self._path(staged))
+            _fsync_tree(self._path(staged))
             # Two workers may bring the same segment: the same bytes that are there already stay.
             if self.read(f"{staged}/{CHECKSUMS_NAME}") == self.read(f"{folder}/{CHECKSUMS_NAME}"):
                 shutil.rmtree(self._path(staged))
@@ -95,7 +98,7 @@ class LocalPlace:
 
     def move(self, source: str, target: str, last: str) -> None:
         with explained("publishing", self._text(target)):
-            _fsync_folders(self._path(source))
+            _fsync_tree(self._path(source))
             self._swap(source, target)
 
     def lock(self, folder: str) -> FolderLock:
@@ -127,12 +130,13 @@ class LocalPlace:
         return f"{self.location}/{key}"
 
 
-def _write_synced(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes, *, sync: bool) -> None:
     with open(path, "wb", buffering=0) as file:
         left = memoryview(content)
         while left:
             left = left[file.write(left) :]
-        os.fsync(file.fileno())
+        if sync:
+            os.fsync(file.fileno())
 
 
 def _fsync(path: Path) -> None:
@@ -143,9 +147,13 @@ def _fsync(path: Path) -> None:
         os.close(handle)
 
 
-def _fsync_folders(folder: Path) -> None:
-    folders = [Path(parent) for parent, _, _ in os.walk(folder)]
+def _fsync_tree(folder: Path) -> None:
+    """Wait until the disk holds the names in every folder, and every small file."""
+    paths = []
+    for parent, _, names in os.walk(folder):
+        small = [path for name in names if (path := Path(parent, name)).stat().st_size < SMALL_BYTES]
+        paths += [*small, Path(parent)]
     # All at once: a disk takes many small writes in one go; one by one, each is waited for.
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        for _ in pool.map(_fsync, folders):
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        for _ in pool.map(_fsync, paths):
             pass

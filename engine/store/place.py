@@ -43,7 +43,7 @@ class Place(Protocol):
         """The file's bytes, or None when there is no such file."""
 
     def put(self, key: str, content: bytes) -> None:
-        """Write a file that nobody reads before it is published; it is on the disk when this returns."""
+        """Write a file that nobody reads before `publish` or `move`, and that is safe only after it."""
 
     def replace(self, key: str, content: bytes) -> None:
         """Write a file so that a reader sees the old or the new one, whole."""

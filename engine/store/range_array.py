@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ft_audit.engine.store.arrays import read_chunk, read_layout
+from ft_audit.engine.store.layout import DOCUMENT_NAME, Layout
 from ft_audit.engine.store.sealed_tree import SealedTree
 
 # Neighbouring questions read the same chunk; each holds a few megabytes.
@@ -18,7 +18,7 @@ class RangeArray:
 
     def __init__(self, tree: SealedTree) -> None:
         self._tree = tree
-        self._layout = read_layout(tree, "")
+        self._layout = Layout.read(tree.read(DOCUMENT_NAME))
         self._kept: OrderedDict[int, NDArray[Any]] = OrderedDict()
 
     @property
@@ -41,7 +41,7 @@ class RangeArray:
 
     def _chunk(self, number: int) -> NDArray[Any]:
         if number not in self._kept:
-            self._kept[number] = read_chunk(self._tree, "", self._layout, number)
+            self._kept[number] = self._layout.unpack(self._tree.read(self._layout.chunk_name(number)))
             if len(self._kept) > NUM_KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(number)

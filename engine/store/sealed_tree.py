@@ -67,6 +67,6 @@ class SealedTree:
     def _name(self, path: str) -> str:
         """Return the file's array, where it has one of its own, and where the file lies."""
         where = f"{self.place.location}/{self.folder}/{path}"
-        whole = f"/{path}"
-        array = whole.removesuffix("/zarr.json") if path.endswith("zarr.json") else whole.rpartition("/c")[0]
-        return f"array {array[1:]} ({where})" if array else where
+        array, _, name = path.rpartition("/")
+        alone = not array and name.startswith("c")
+        return f"array {array} ({where})" if array else f"chunk {name} ({where})" if alone else where

@@ -95,7 +95,7 @@ def test_a_diff_written_again_takes_the_place_of_the_old_one(tmp_path: Path) -> 
 
 def test_damage_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
     diff = Store(tmp_path).open_diff(write(tmp_path).diff_id)
-    chunk = next(path for path in tmp_path.rglob("z/c/*") if path.is_file())
+    chunk = next(path for path in tmp_path.rglob("z/c.*") if path.is_file())
     chunk.write_bytes(chunk.read_bytes()[:-1])
     next(tmp_path.rglob("rows.parquet")).unlink()
     with pytest.raises(

@@ -54,7 +54,7 @@ def test_an_empty_store_has_nothing(tmp_path: Path) -> None:
 
 
 def test_damage_is_found_in_runs_and_diffs(store: Store) -> None:
-    for kind, pattern in (("runs", "value_N/c/*"), ("diffs", "base/zarr.json")):
+    for kind, pattern in (("runs", "value_N/c.*"), ("diffs", "base/zarr.json")):
         next(path for path in Path(store.location, kind).rglob(pattern) if path.is_file()).write_bytes(b"x")
     found = problems(store)
     assert "segment 0000" in found["run"][0] and "stats group 'fvu/demo'" in found["diff"][0]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ft_audit.engine.store.arrays import read_array, read_attributes, safe_path, write_group
 from ft_audit.engine.store.local_place import LocalPlace
-from ft_audit.engine.store.rows import decode_bf16, decode_row_delta, encode_bf16, encode_row_delta
+from ft_audit.engine.store.rows import RowDelta, decode_bf16, decode_row_delta, encode_bf16
 from ft_audit.engine.store.seal import TreeWriter
 from ft_audit.engine.store.sealed_tree import SealedTree
 
@@ -23,20 +23,20 @@ def _pack(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
 @given(st.lists(st.sets(st.integers(0, 2**31 - 1), max_size=6).map(sorted), max_size=12))
 def test_row_delta_comes_back(rows: list[list[int]]) -> None:
     indptr_T1, index_N = _pack(rows)
-    delta_N = encode_row_delta(indptr_T1, index_N)
+    delta_N = RowDelta(indptr_T1, index_N)[:]
     assert delta_N.dtype == np.uint32
     assert decode_row_delta(indptr_T1, delta_N).tolist() == index_N.tolist()
 
 
 def test_row_delta_starts_anew_in_every_row() -> None:
     indptr_T1, index_N = _pack([[], [5, 9, 100], [], [3], [3, 4]])
-    assert encode_row_delta(indptr_T1, index_N).tolist() == [5, 4, 91, 3, 3, 1]
+    assert RowDelta(indptr_T1, index_N)[:].tolist() == [5, 4, 91, 3, 3, 1]
 
 
 @pytest.mark.parametrize("rows", [[[4, 4]], [[5, 4]], [[0], [1, 2, 2]]])
 def test_ids_that_do_not_ascend_are_refused(rows: list[list[int]]) -> None:
     with pytest.raises(AssertionError, match="ascend"):
-        encode_row_delta(*_pack(rows))
+        RowDelta(*_pack(rows))[:]
 
 
 def test_bf16_rounds_to_nearest_even() -> None:
