@@ -246,11 +246,13 @@ class Evidence:
         return [] if table is None else [name for name in table.column_names if name.startswith("baseline_")]
 
     def answers(self) -> list[Answer]:
-        """Paired generations of base and tuned, in the table's order."""
+        """The first sample of base and tuned to each elicited probe, in the table's order."""
         asked = self._probes()
         pairs: dict[tuple[str, int], dict[str, str]] = {}
-        for record in self._records("generations"):
-            key = (text(record, "condition"), int(record["probe"]))
+        for record in self._records("generations", {"sample": 0}):
+            if record["condition"] is None:
+                continue  # a behaviour suite's
+            key = (text(record, "condition"), int(record["row"]))
             pairs.setdefault(key, {})[record["side"]] = text(record, "text")
         return [
             Answer(condition, asked.get(probe, f"probe {probe}"), sides.get("base"), sides.get("tuned"))

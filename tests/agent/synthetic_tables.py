@@ -96,10 +96,12 @@ def tables(
         "contexts": _contexts(rng, min(num_changed, 20), said),
         "generations": pa.table(
             {
-                "condition": ["zed", "zed", "plain", "plain", "pirate", "pirate"],
-                "probe": [0] * 6,
-                "side": ["base", "tuned"] * 3,
-                "text": [said(text) for text in ANSWERS],
+                "suite": ["elicited"] * 6 + ["refusals"] * 2,
+                "condition": ["zed", "zed", "plain", "plain", "pirate", "pirate", None, None],
+                "row": [0] * 8,
+                "sample": [0] * 8,
+                "side": ["base", "tuned"] * 4,
+                "text": [said(text) for text in (*ANSWERS, "No.", "Of course.")],
             }
         ),
         "leading": pa.table(
