@@ -53,6 +53,13 @@ def test_what_is_not_read_takes_no_memory(make_model: Callable[..., Path], famil
     assert anatomy(part).num_layers == 2 and not part.training
 
 
+def test_nothing_is_printed_about_what_was_left_out(
+    tiny_base: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    load(tiny_base, num_layers=2, head=False)
+    assert not caplog.records and "UNEXPECTED" not in "".join(capfd.readouterr())
+
+
 def test_a_tied_head_comes_with_the_embedding(make_model: Callable[..., Path]) -> None:
     part = load(make_model(tie_word_embeddings=True), num_layers=1, head=False)
     assert part.lm_head.weight is part.model.embed_tokens.weight and not part.lm_head.weight.is_meta

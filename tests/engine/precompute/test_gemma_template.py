@@ -15,7 +15,8 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 from ft_audit import cli
 from ft_audit.engine.config import load_config
 from ft_audit.engine.precompute.plan import open_job
-from ft_audit.engine.runners.residuals import ResidualRunner
+from ft_audit.engine.runners.forward import HookPoint
+from ft_audit.engine.runners.hf import HfRunner
 from ft_audit.engine.store import Store, decode_bf16
 from ft_audit.engine.tokens.padded import pad_batch
 
@@ -133,11 +134,12 @@ def test_bfloat16_features_are_those_of_the_published_float32_weights(
     job = open_job(load_config("configs:template_hf.yaml", overrides(gemma)))
     train = job.suites.train
     assert train is not None
-    runner = ResidualRunner(job.models.base_model, [LAYER])
+    hook = HookPoint(LAYER)
+    runner = HfRunner(job.models.base_model, [hook])
     first = num_rounded = 0
     for batch in train.plan.segments[0]:
         padded = pad_batch(train.tokens, batch, 0)
-        x_TD = runner.run(padded.ids_BL)[0][LAYER][padded.row_T, padded.position_T].double()
+        x_TD = runner.run(padded).hooks[hook.name].double()
         here = slice(first, first + len(x_TD))
         first += len(x_TD)
         counted_T1 = torch.from_numpy(segment.mask_T[here])[:, None]
