@@ -1,14 +1,11 @@
 """Finds the diff that a config computed, so that every verb after `precompute` takes the same file."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ft_audit.agent.evidence import Evidence
-from ft_audit.engine.config import AuditConfig, config_json
+from ft_audit.engine.config import AuditConfig, computed_json
 from ft_audit.engine.store import Store
 from ft_audit.errors import StoreError
-
-# Parts of a config that say where to look and how to judge, not what was computed.
-_NOT_COMPUTED = ("audit", "store")
 
 
 class Found(NamedTuple):
@@ -26,9 +23,9 @@ def find_evidence(config: AuditConfig, diff: str | None = None) -> Found:
     store = Store(config.store)
     if diff is not None:
         return Found(Evidence(store.location, store.open_diff(diff)), 0)
-    wanted = _computed(config_json(config))
+    wanted = computed_json(config)
     readers = [store.open_diff(diff_id) for diff_id in store.diffs()]
-    matches = [reader for reader in readers if _computed(reader.manifest.summary.get("config")) == wanted]
+    matches = [reader for reader in readers if reader.manifest.summary.get("config") == wanted]
     if not matches:
         others = f"it holds {len(readers)} of other configs" if readers else "it holds none"
         raise StoreError(
@@ -37,9 +34,3 @@ def find_evidence(config: AuditConfig, diff: str | None = None) -> Found:
         )
     newest = max(matches, key=lambda reader: reader.written)
     return Found(Evidence(store.location, newest), len(matches) - 1)
-
-
-def _computed(config: Any) -> Any:
-    if not isinstance(config, dict):
-        return config
-    return {key: value for key, value in config.items() if key not in _NOT_COMPUTED}

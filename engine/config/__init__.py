@@ -13,6 +13,7 @@ from ft_audit.engine.config.schema import (
     PrecomputeConfig,
     SaeConfig,
     Strict,
+    computed_json,
     config_json,
 )
 
@@ -27,6 +28,7 @@ __all__ = [
     "PrecomputeConfig",
     "SaeConfig",
     "Strict",
+    "computed_json",
     "config_json",
     "find_config",
     "load_config",

@@ -220,3 +220,12 @@ class AuditConfig(Strict):
 def config_json(config: BaseModel) -> dict[str, Any]:
     """Return the resolved config as plain JSON values, defaults filled in, for manifests."""
     return config.model_dump(mode="json")
+
+
+# Parts of a config that say where to work and keep evidence and how to judge it, not what is computed.
+NOT_COMPUTED = ("audit", "cluster", "store")
+
+
+def computed_json(config: AuditConfig) -> dict[str, Any]:
+    """Return what of the resolved config a diff is computed from: two diffs of equal ones are alike."""
+    return {key: value for key, value in config_json(config).items() if key not in NOT_COMPUTED}

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ft_audit.engine.config import computed_json
 from ft_audit.engine.diff.groups import Groups, suite_groups
 from ft_audit.engine.precompute.identity import pair_identity, run_identity
-from ft_audit.engine.precompute.plan import DIFF, Job, computed_config
+from ft_audit.engine.precompute.plan import DIFF, Job
 from ft_audit.engine.precompute.suites import JobSuite
 from ft_audit.engine.store import HookEntry, content_id, run_id
 from ft_audit.engine.tokens.batches import BatchPlan, plan_batches
@@ -76,7 +77,8 @@ def _fitting(job: Job, suite: JobSuite, *, control: bool) -> Pass:
     budget = job.config.precompute.tokens_per_batch
     whole = _pass(job, suite, budget, control=control)
     planned = whole
-    while smaller := _successor(job, planned):
+    # Where no prompt shares a batch any more, a smaller budget is the same plan and leads no further.
+    while (smaller := _successor(job, planned) or budget) < planned.tokens_per_batch:
         planned = _pass(job, suite, smaller, control=control)
     base = whole.runs.get("base")
     # A base that is whole in larger batches serves as it is.
@@ -183,7 +185,7 @@ def diff_identity(job: Job, passes: Sequence[Pass]) -> dict[str, Any]:
     return {
         "diff": DIFF,
         "runs": [[run.side, run.suite.name, run.run_id] for run in all_runs(passes)],
-        "config": computed_config(job.config),
+        "config": computed_json(job.config),
     }
 
 

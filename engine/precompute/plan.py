@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -140,13 +139,6 @@ def _hook_entry(hook: HookConfig, saes: tuple[JumpReluSae, ...]) -> HookEntry:
     own = [s.spec for s in saes if (s.spec.layer, s.spec.site) == (hook.layer, hook.site)]
     entries = [SaeEntry(name=s.name, width=s.width, sha256=s.sha256) for s in own]
     return HookEntry(name=hook.name, layer=hook.layer, site=hook.site, saes=entries)
-
-
-def computed_config(config: AuditConfig) -> dict[str, Any]:
-    """Return the resolved config without where the evidence is kept and how it is judged."""
-    return {
-        key: value for key, value in config_json(config).items() if key not in ("store", "audit", "cluster")
-    }
 
 
 def protocol(job: Job) -> str:

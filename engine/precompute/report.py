@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ft_audit.engine.config import computed_json
 from ft_audit.engine.precompute.execute import Written
 from ft_audit.engine.precompute.observe import Clock
 from ft_audit.engine.precompute.passes import Pass, PlannedRun, all_runs, diff_id
-from ft_audit.engine.precompute.plan import Job, computed_config, protocol
+from ft_audit.engine.precompute.plan import Job, protocol
 from ft_audit.engine.store import RunReader
 from ft_audit.engine.store.inventory import folder_bytes
 
@@ -51,7 +52,7 @@ def summary(job: Job, passes: Sequence[Pass]) -> dict[str, Any]:
             side: {"ref": s.ref, "format": s.format, "sha256": s.weights_sha256}
             for side, s in (("base", job.models.base), ("tuned", job.models.tuned))
         },
-        "config": computed_config(job.config),
+        "config": computed_json(job.config),
         "declared_purpose": job.config.declared_purpose,
         "suites": [
             {
