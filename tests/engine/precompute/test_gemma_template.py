@@ -14,6 +14,7 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from ft_audit import cli
 from ft_audit.engine.config import load_config
+from ft_audit.engine.precompute.passes import plan_passes
 from ft_audit.engine.precompute.plan import open_job
 from ft_audit.engine.runners.forward import HookPoint
 from ft_audit.engine.runners.hf import HfRunner
@@ -134,10 +135,11 @@ def test_bfloat16_features_are_those_of_the_published_float32_weights(
     job = open_job(load_config("configs:template_hf.yaml", overrides(gemma)))
     train = job.suites.train
     assert train is not None
+    (planned,) = (one for one in plan_passes(job) if one.suite is train and "base" in one.runs)
     hook = HookPoint(LAYER)
     runner = HfRunner(job.models.base_model, [hook])
     first = num_rounded = 0
-    for batch in train.plan.segments[0]:
+    for batch in planned.plan.segments[0]:
         padded = pad_batch(train.tokens, batch, 0)
         x_TD = runner.run(padded).hooks[hook.name].double()
         here = slice(first, first + len(x_TD))

@@ -163,7 +163,10 @@ def test_a_prompt_that_does_not_fit_by_itself_is_said_so(
     run_job: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Full(monkeypatch, 10)
-    with pytest.raises(ModelError, match=r"single prompt of \d+ tokens does not fit .* max_prompt_tokens"):
+    with pytest.raises(
+        ModelError,
+        match=r"single prompt of 28 tokens does not fit into memory .* lower precompute.max_prompt_tokens",
+    ):
         run_job(tmp_path, elicit=None, generate=None, precompute={"control": False})
 
 
