@@ -76,7 +76,12 @@ def open_place(config: AuditConfig, address: str | None) -> Generator[Place]:
             yield ClusterPlace(PackedConfig.of(config), scheduler)
     else:
         with open_scheduler() as scheduler, ThreadPoolExecutor(1, "ft-audit-batches") as prefetch:
-            yield LocalPlace(scheduler, prefetch)
+            place = LocalPlace(scheduler, prefetch)
+            try:
+                yield place
+            finally:
+                if place.workshop is not None:
+                    place.workshop.close()
 
 
 @dataclass(slots=True)

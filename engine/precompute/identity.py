@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ft_audit.engine.diff.groups import Groups
 from ft_audit.engine.models.reference import ModelSource
+from ft_audit.engine.runners.vllm import vllm_version
 from ft_audit.engine.store import HookEntry
 from ft_audit.engine.tokens.batches import BatchPlan
 from ft_audit.engine.tokens.tokenize import TokenizedSuite
@@ -20,9 +21,12 @@ PAIR = 1  # the same for the statistics of two models side by side
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft")
 
 
-def versions() -> dict[str, str]:
+def versions(runner: str) -> dict[str, str]:
     """Return the installed version of each library that takes part in a forward pass."""
-    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+    found = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    if runner == "vllm":
+        found["vllm"] = vllm_version()
+    return found
 
 
 def device_class(device: torch.device) -> str:

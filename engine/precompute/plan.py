@@ -75,7 +75,7 @@ def open_job(config: AuditConfig, machine: Machine | None = None) -> Job:
 def _this_machine(config: AuditConfig, models: ModelPair, saes: Sequence[JumpReluSae]) -> Machine:
     backend = resolve_backend(config.precompute.backend, models.device)
     encoders = tuple(_arithmetic(sae, backend, config.models.dtype, models) for sae in saes)
-    return Machine(device_class(models.device), backend, encoders, versions())
+    return Machine(device_class(models.device), backend, encoders, versions(config.precompute.runner))
 
 
 def _arithmetic(sae: JumpReluSae, backend: str, residual_dtype: str, models: ModelPair) -> str:

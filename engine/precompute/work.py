@@ -28,7 +28,7 @@ from ft_audit.engine.precompute.observe import (
 from ft_audit.engine.precompute.pair import PairBuilder, PairSettings
 from ft_audit.engine.precompute.passes import Pass, Side
 from ft_audit.engine.precompute.plan import Job
-from ft_audit.engine.precompute.runners import PairRunners
+from ft_audit.engine.precompute.runners import PairRunners, open_pair_runners
 from ft_audit.engine.runners.forward import Forward, HookPoint
 from ft_audit.engine.store import RunReader, SegmentData
 from ft_audit.engine.tokens.batches import Batch
@@ -90,8 +90,15 @@ class Workshop:
         """Both models, ready to read batches."""
         if self._runners is None:
             hooks = tuple(HookPoint(hook.layer, hook.site) for hook in self.job.hooks)
-            self._runners = PairRunners(self.job.models, hooks)
+            longest = max(int(suite.tokens.length_P.max()) for suite in self.job.suites.suites)
+            settings = self.job.config.precompute
+            self._runners = open_pair_runners(self.job.models, hooks, settings, longest)
         return self._runners
+
+    def close(self) -> None:
+        """Stop what the runners have started beside this process."""
+        if self._runners is not None:
+            self._runners.close()
 
     def do(self, work: SegmentWork, on_tokens: Callable[[int], object] = lambda _: None) -> SegmentDone:
         """Return what every wanted run keeps of the segment; `on_tokens` hears of each batch.

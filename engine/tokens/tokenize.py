@@ -61,8 +61,8 @@ def tokenize_suite(
 
     A chat's ids are those of `apply_chat_template(..., tokenize=True)`, with the generation prompt unless the
     assistant has the last word; a text's are those of calling the tokenizer. A BOS token never stands twice
-    at the beginning. Longer prompts keep their first `max_prompt_tokens` tokens and are counted; with `window`
-    all of their tokens are kept, in pieces of nearly equal length that the model reads each by itself.
+    at the beginning. Longer prompts keep their first `max_prompt_tokens` tokens and are counted; with
+    `window` all of their tokens are kept, in pieces of nearly equal length that are each read by themselves.
 
     Raises:
         ModelError: the tokenizer gives no character offsets.

@@ -11,7 +11,7 @@ import torch
 from ft_audit.engine.precompute.observe import Clock
 from ft_audit.engine.precompute.passes import plan_passes
 from ft_audit.engine.precompute.plan import open_job
-from ft_audit.engine.precompute.runners import PairRunners
+from ft_audit.engine.precompute.runners import HfPairRunners
 from ft_audit.engine.runners import hf
 from ft_audit.errors import ModelError
 
@@ -29,13 +29,13 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which model read each batch while a test runs."""
     found: list[str] = []
     for side in ("base", "tuned"):
-        real = getattr(PairRunners, side)
+        real = getattr(HfPairRunners, side)
 
         def record(self: Any, *args: Any, real: Any = real, side: str = side, **kwargs: Any) -> Any:
             found.append(side)
             return real(self, *args, **kwargs)
 
-        monkeypatch.setattr(PairRunners, side, record)
+        monkeypatch.setattr(HfPairRunners, side, record)
     return found
 
 
@@ -117,7 +117,7 @@ def test_blocks_that_are_the_same_run_once(
         "hooks": [{"layer": 0}, {"layer": 3, "saes": ["./saes/layer_3_width_96"]}],
     }
     shared = run_job(tmp_path / "shared", **sections)
-    monkeypatch.setattr(PairRunners, "shared_blocks", 0)
+    monkeypatch.setattr(HfPairRunners, "shared_blocks", 0)
     alone = run_job(tmp_path / "alone", **sections)
     for suite in ("chat", "train"):
         for side in SIDES:
