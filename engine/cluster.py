@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from dask import config as dask_config
 from dask.base import compute
 from dask.delayed import delayed
 from distributed import Client, Nanny, SpecCluster, as_completed
@@ -22,6 +23,16 @@ from ft_audit.engine.machine import usable_cores
 from ft_audit.errors import ConfigError
 
 Result = TypeVar("Result")
+
+# What glibc reads when a worker starts. dask would have it give every large array back at once, and getting
+# their pages anew takes a reduction as long as its arithmetic; one arena for all threads keeps little.
+KEEP_PAGES = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+    "OPENBLAS_NUM_THREADS": "1",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +115,11 @@ def local_cluster(num_workers: int, threads: int | None = None) -> Generator[Sch
         for number in range(num_workers)
     }
     scheduler = {"cls": dask_scheduler.Scheduler, "options": {"dashboard": False, "port": 0}}
-    with SpecCluster(workers, scheduler) as cluster, Client(cluster, set_as_default=False) as client:
+    with (
+        dask_config.set({"distributed.nanny.pre-spawn-environ": KEEP_PAGES}),
+        SpecCluster(workers, scheduler) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
         yield Scheduler(cluster.scheduler_address, partial(compute, scheduler=client), client)
 
 

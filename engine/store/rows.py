@@ -65,7 +65,9 @@ def encode_bf16(value: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 def decode_bf16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     """Return the float32 value of bfloat16 bits, exactly."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+    wide = bits.astype(np.uint32)
+    wide <<= 16
+    return wide.view(np.float32)
 
 
 def _row_starts(indptr_T1: NDArray[np.int64]) -> NDArray[np.int64]:
