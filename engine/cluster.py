@@ -114,7 +114,9 @@ def local_cluster(num_workers: int, threads: int | None = None) -> Generator[Sch
         number: {"cls": Nanny, "options": {**options, "env": worker_environment(number, threads)}}
         for number in range(num_workers)
     }
-    scheduler = {"cls": dask_scheduler.Scheduler, "options": {"dashboard": False, "port": 0}}
+    # Without an address of its own the HTTP server would look for the usual port, and find it taken.
+    quiet = {"dashboard": False, "dashboard_address": "127.0.0.1:0", "port": 0}
+    scheduler = {"cls": dask_scheduler.Scheduler, "options": quiet}
     with (
         dask_config.set({"distributed.nanny.pre-spawn-environ": KEEP_PAGES}),
         SpecCluster(workers, scheduler) as cluster,
