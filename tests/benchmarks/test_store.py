@@ -2,6 +2,7 @@
 
 import argparse
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -69,6 +70,22 @@ def test_what_is_written_is_compared_with_what_was_given(tmp_path):
     ways.store = Forgetful()
     with pytest.raises(AssertionError, match="does not read back"):
         ways.verify()
+
+
+def test_rows_that_come_again_are_taken_once():
+    suite = draw_suite(Firing.shipped(), 1500, 200, 8.0, 1000)
+    data = suite.segment(0, "base", SYNTHETIC)
+    indptr_T1, index_N, bits_N = data.features[SYNTHETIC]
+    rows = [tuple(index_N[a:b]) for a, b in pairwise(indptr_T1)]
+    first = {row: t for t, row in reversed(list(enumerate(rows)))}
+    once = benchmark.once_each([data, data], SYNTHETIC)
+    once.check()
+    kept = sorted(first.values())
+    assert 1 < len(kept) < len(rows)  # tokens that do not count have the same, empty row
+    assert np.array_equal(once.token_T, data.token_T[kept])
+    assert np.array_equal(once.features[SYNTHETIC][1], np.concatenate([rows[t] for t in kept]))
+    expected = np.concatenate([bits_N[indptr_T1[t] : indptr_T1[t + 1]] for t in kept])
+    assert np.array_equal(once.features[SYNTHETIC][2], expected)
 
 
 def changed(data, rows):
