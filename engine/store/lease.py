@@ -110,7 +110,7 @@ class _Holding:
     def _put(self, mode: Any) -> bool:
         """Put the object under the mode's condition; return whether it is ours now."""
         import obstore
-        from obstore.exceptions import AlreadyExistsError, NotFoundError, PreconditionError
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         asked = time.monotonic()
         facts = {"nonce": self._nonce, "host": socket.gethostname(), "pid": os.getpid()}
@@ -118,7 +118,9 @@ class _Holding:
         try:
             done = obstore.put(self._client, self._key, content, mode=mode, use_multipart=False)
             self._etag = done["e_tag"]
-        except (AlreadyExistsError, PreconditionError, NotFoundError, FileNotFoundError):
+        except (AlreadyExistsError, PreconditionError, FileNotFoundError) as error:
+            if isinstance(error, FileNotFoundError) and mode == "create":
+                raise  # not the lease is missing, but the bucket
             # A request whose answer was lost is sent again, and then finds its own first try.
             found = self._read()
             if found is None or found["nonce"] != self._nonce:

@@ -3,6 +3,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from ft_audit.engine.store.failures import explained_object
@@ -19,6 +20,7 @@ PATIENCE = timedelta(seconds=150)
 NUM_COPIES = 16
 # A larger file, such as a table of many rows, goes in parts.
 ONE_PART_BYTES = 64 << 20
+_CONNECTING = Lock()
 
 
 class ObjectPlace:
@@ -44,9 +46,10 @@ class ObjectPlace:
     @property
     def client(self) -> "S3Store":
         # A fork gets a client of its own: connections and threads do not survive it.
-        if os.getpid() not in self._clients:
-            self._clients[os.getpid()] = self._connect()
-        return self._clients[os.getpid()]
+        with _CONNECTING:
+            if os.getpid() not in self._clients:
+                self._clients[os.getpid()] = self._connect()
+            return self._clients[os.getpid()]
 
     def _connect(self) -> "S3Store":
         from obstore.store import S3Store

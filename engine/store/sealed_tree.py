@@ -1,9 +1,10 @@
 """Reads a sealed tree: each file is verified when it is read, and the array of a damaged one is named."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from ft_audit.engine.store.place import Place
-from ft_audit.engine.store.seal import CHECKSUMS_NAME, FileEntry, checksum, read_seal
+from ft_audit.engine.store.seal import CHECKSUMS_NAME, NUM_THREADS, FileEntry, checksum, read_seal
 from ft_audit.errors import StoreError
 
 
@@ -50,12 +51,8 @@ class SealedTree:
             files = self.files()
         except StoreError as error:
             return [str(error)]
-        problems = []
-        for path in files:
-            try:
-                self.read(path)
-            except StoreError as error:
-                problems.append(str(error))
+        with ThreadPoolExecutor(NUM_THREADS) as pool:
+            problems = [problem for problem in pool.map(self._problem, files) if problem is not None]
         start = len(self.folder) + 1
         there = {file.key[start:] for file in self.place.files(self.folder)}
         extra = sorted(there - files.keys() - {CHECKSUMS_NAME})
@@ -63,6 +60,13 @@ class SealedTree:
             f"{self.what} is damaged: {self._name(path)} does not belong there: {self.remedy}"
             for path in extra
         ]
+
+    def _problem(self, path: str) -> str | None:
+        try:
+            self.read(path)
+        except StoreError as error:
+            return str(error)
+        return None
 
     def _name(self, path: str) -> str:
         """Return the file's array, where it has one of its own, and where the file lies."""

@@ -1,6 +1,11 @@
 """Tiny models with a real tokenizer, an adapter for them, and the demo's real base."""
 
+import contextlib
 import json
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -168,27 +173,56 @@ def real_base(real_cache: Path) -> Any:
 def s3_server() -> Iterator[str]:
     """The bucket of a real S3 server of this machine, its address and credentials in the environment."""
     import boto3
-    from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_ALLOW_HTTP": "true",
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_REGION": "us-east-1",
     }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="evidence")
-        yield "s3://evidence"
-    server.stop()
+    # A process of its own, as a client that waits for an answer may hold this one's interpreter.
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in settings.items():
+                patch.setenv(name, value)
+            wait_for(port, server)
+            boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="evidence")
+            yield "s3://evidence"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+    """Return once the server answers."""
+    while server.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"the S3 server ended with {server.returncode}")
 
 
 @pytest.fixture
 def s3_root(s3_server: str, tmp_path: Path) -> str:
     """A new, empty store on the S3 server."""
     return f"{s3_server}/{tmp_path.name}-{uuid4().hex[:8]}"
+
+
+@pytest.fixture(scope="module", params=["local", "s3"])
+def store_base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where stores of one kind may be made: a folder of this machine, then a bucket of the S3 server."""
+    if request.param == "local":
+        return str(tmp_path_factory.mktemp("stores"))
+    return f"{request.getfixturevalue('s3_server')}/{uuid4().hex}"
+
+
+@pytest.fixture
+def store_root(store_base: str) -> str:
+    """A new, empty store of either kind."""
+    return f"{store_base}/{uuid4().hex}"
