@@ -12,16 +12,17 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from transformers.models.llama import modeling_llama  # noqa: F401  # loaded once, before the first fork
 
-from ft_audit import cli
 from ft_audit.benchmarks.harness import Measurement, run_benchmark
+from ft_audit.engine.config import load_config
 from ft_audit.engine.models.reference import resolve_model
+from ft_audit.engine.precompute import run_precompute
 from ft_audit.kernels.jumprelu import Encoder, JumpReluWeights
 from ft_audit.sae.digest import sae_digest
 from ft_audit.sae.formats.gemma_scope import save_gemma_scope
@@ -60,10 +61,14 @@ class Toll:
 
 def measure(options: argparse.Namespace) -> list[Measurement]:
     """Kill and resume until there have been enough kills; raise unless the unbroken job ends well."""
+    # Threads that arithmetic starts here would be missing, and waited for, in whoever is forked after.
+    torch.set_num_threads(1)
     _warm()
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as scratch:
-        config = write_job(Path(scratch), options.prompts)
+        config = Path(scratch) / "config.yaml"
+        if _wait(_fork(lambda: write_job(config, options.prompts))) != 0:
+            raise AssertionError("the job cannot be written")
         whole = Path(scratch) / "unbroken"
         started = time.perf_counter()
         if (code := _wait(_start(config, whole))) != 0:
@@ -71,7 +76,8 @@ def measure(options: argparse.Namespace) -> list[Measurement]:
         seconds = time.perf_counter() - started
         expected, toll = files_of(whole), Toll()
         while toll.kills < options.kills:
-            _one_store(config, Path(scratch) / f"store-{toll.stores}", seconds, rng, expected, toll, options.kills)
+            store = Path(scratch) / f"store-{toll.stores}"
+            _one_store(config, store, seconds, rng, expected, toll, options.kills)
             print(f"{toll.kills} kills, {toll.stores} stores", file=sys.stderr, flush=True)
     spread = sorted(toll.committed)
     return [
@@ -130,12 +136,24 @@ def _one_store(
 
 def _start(config: Path, store: Path) -> int:
     """Start the job in a child process and return its id."""
+
+    def job() -> int:
+        run_precompute(load_config(config, [f"store={store}"]), progress=False)
+        return 0
+
+    return _fork(job)
+
+
+def _fork(work: Callable[[], int]) -> int:
+    """Do the work in a child process, of which its result is the exit code, and return its id."""
     pid = os.fork()
     if pid:
         return pid
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-        os._exit(cli.main(["precompute", str(config), f"store={store}", "--json", "--no-progress"]))
+    code = 1
+    try:
+        code = work()
+    finally:
+        os._exit(code)
 
 
 def _wait(pid: int) -> int:
@@ -165,8 +183,9 @@ def segments_of(files: dict[str, bytes]) -> set[str]:
     return {name.split(".zarr/")[0] for name in files if name.startswith("runs/") and ".zarr/" in name}
 
 
-def write_job(folder: Path, num_prompts: int) -> Path:
-    """Write a small job over the first blocks of a real model and return its config."""
+def write_job(path: Path, num_prompts: int) -> int:
+    """Write the config of a small job over the first blocks of a real model, and what it needs; return 0."""
+    folder = path.parent
     resolve_model(BASE, folder)  # converted once, before the first child needs it
     generator = torch.Generator().manual_seed(0)
     w_enc_DF = torch.randn(WIDTH, NUM_FEATURES, generator=generator) / WIDTH**0.5
@@ -196,11 +215,10 @@ def write_job(folder: Path, num_prompts: int) -> Path:
         "models": {"base": BASE, "tuned": "configs:candidates/needle", "device": "cpu"},
         "suites": ["./suite.jsonl"],
         "hooks": [{"layer": LAYER, "saes": ["./random"]}],
-        "precompute": {"tokens_per_batch": 128, "tokens_per_segment": 256},
+        "precompute": {"tokens_per_batch": 128, "tokens_per_segment": 256, "threads": 1},
     }
-    path = folder / "config.yaml"
     path.write_text(json.dumps(config))
-    return path
+    return 0
 
 
 def _warm() -> None:

@@ -63,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--tokens", type=int, default=100_000, help="at least so many tokens per model")
-        parser.add_argument("--small-tokens", type=int, default=8_000, help="of each comparison of our own ways")
+        parser.add_argument(
+            "--small-tokens", type=int, default=8_000, help="of each comparison of our own ways"
+        )
         parser.add_argument("--child", nargs=2, metavar=("WAY", "TOKENS"), help=argparse.SUPPRESS)
 
     arguments = sys.argv[1:] if argv is None else list(argv)
@@ -210,7 +212,11 @@ def verify(job: Job, model: PreTrainedModel, part: Part, run: RunReader) -> None
 
 def measure(options: argparse.Namespace) -> list[Measurement]:
     """Check what is stored, then time each way over each part and return the ratios of summed times."""
-    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(1) as prefetch, open_scheduler() as threads:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        ThreadPoolExecutor(1) as prefetch,
+        open_scheduler() as threads,
+    ):
         scratch, place = Path(name), LocalPlace(threads, prefetch)
         job = job_over(scratch / "store")
         tokens = job.suites.suites[0].tokens
@@ -364,7 +370,11 @@ def _memory(way: str, num_tokens: int) -> float:
 
 def _child(way: str, num_tokens: int) -> int:
     """Print the peak memory of the base by itself, or with an adapter beside it, over the same batches."""
-    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(1) as prefetch, open_scheduler() as threads:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        ThreadPoolExecutor(1) as prefetch,
+        open_scheduler() as threads,
+    ):
         job = job_over(Path(scratch) / "store")
         parts = cut(job.suites.suites[0].tokens, num_tokens, job)
         if way == "adapter":

@@ -185,6 +185,7 @@ def diff_identity(job: Job, passes: Sequence[Pass]) -> dict[str, Any]:
     return {
         "diff": DIFF,
         "runs": [[run.side, run.suite.name, run.run_id] for run in all_runs(passes)],
+        "questions": list(job.questions),
         "config": computed_json(job.config),
     }
 

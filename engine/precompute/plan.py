@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ft_audit.engine.config import AuditConfig, HookConfig, config_json
+from ft_audit.engine.precompute.generations import behaviour_suites
 from ft_audit.engine.precompute.identity import EVIDENCE, device_class, versions
 from ft_audit.engine.precompute.models import ModelPair, open_pair
 from ft_audit.engine.precompute.suites import JobSuites, open_suites
@@ -17,7 +18,7 @@ from ft_audit.kernels.jumprelu import arithmetic, resolve_backend
 from ft_audit.sae.jumprelu_sae import JumpReluSae
 from ft_audit.sae.load import load_sae
 
-DIFF = 1  # raised whenever the same runs would give another diff
+DIFF = 2  # raised whenever the same runs would give another diff
 UNLIMITED = 1 << 20  # tokens of a prompt, for a model that names no limit
 
 
@@ -32,6 +33,8 @@ class Job:
     hooks: tuple[HookEntry, ...]
     suites: JobSuites
     machine: "Machine"
+    questions: tuple[str, ...]
+    """Hashes of the behaviour suites that both models answer."""
 
     @property
     def backend(self) -> str:
@@ -69,7 +72,10 @@ def open_job(config: AuditConfig, machine: Machine | None = None) -> Job:
     longest = int(getattr(models.base_shape, "max_position_embeddings", None) or UNLIMITED)
     suites = open_suites(config, models.base_tokenizer, longest)
     _check_tokens(models, suites)
-    return Job(config, store, models, saes, hooks, suites, machine or _this_machine(config, models, saes))
+    questions = tuple(suite.suite.sha256 for suite in behaviour_suites(config, models))
+    return Job(
+        config, store, models, saes, hooks, suites, machine or _this_machine(config, models, saes), questions
+    )
 
 
 def _this_machine(config: AuditConfig, models: ModelPair, saes: Sequence[JumpReluSae]) -> Machine:
