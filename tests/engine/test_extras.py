@@ -40,7 +40,13 @@ def test_what_is_installed_here_is_not_missing() -> None:
 
 @pytest.mark.parametrize(
     ("module", "extra"),
-    [("torch", "engine"), ("torch.nn", "engine"), ("chatterbot_corpus.data", "demo"), ("trl", "train")],
+    [
+        ("torch", "engine"),
+        ("torch.nn", "engine"),
+        ("obstore.store", "s3"),
+        ("chatterbot_corpus.data", "demo"),
+        ("trl", "train"),
+    ],
 )
 def test_a_missing_module_names_its_extra(module: str, extra: str) -> None:
     error = missing_extra(ModuleNotFoundError(f"No module named '{module}'", name=module))
