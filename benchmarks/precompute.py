@@ -10,10 +10,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--tokens", type=int, default=100_000, help="at least so many tokens per model")
         parser.add_argument(
-            "--small-tokens", type=int, default=8_000, help="of each comparison of our own ways"
+            "--small-tokens", type=int, default=8_000, help="where our own ways are compared"
         )
         parser.add_argument("--child", nargs=2, metavar=("WAY", "TOKENS"), help=argparse.SUPPRESS)
 
@@ -264,10 +265,10 @@ def _race(job: Job, place: LocalPlace, parts: Sequence[Part], scratch: Path) -> 
     race = Race(dict.fromkeys(("plain", "plain_bf16", "bare", "ours"), 0.0), Speeds())
     for number, part in enumerate(parts):
         for side in ("base", "tuned"):
-            ways = {
-                "plain": (full, lambda m, p=part: plain_loop(sae, plain_batches(p), scratch, m)),
-                "plain_bf16": (low, lambda m, p=part: plain_loop(sae, sorted_batches(p), scratch, m)),
-                "bare": (low, lambda m, p=part: bare_forward(sae.spec.layer, p, m)),
+            ways: dict[str, tuple[PreTrainedModel, Callable[[PreTrainedModel], None]]] = {
+                "plain": (full, partial(plain_loop, sae, plain_batches(part), scratch)),
+                "plain_bf16": (low, partial(plain_loop, sae, sorted_batches(part), scratch)),
+                "bare": (low, partial(bare_forward, sae.spec.layer, part)),
             }
             for name, (model, way) in ways.items():
                 with without_adapter(model) if side == "base" else nullcontext(model) as chosen:
@@ -310,7 +311,7 @@ def _second_candidate(parts: Sequence[Part], scratch: Path, place: LocalPlace) -
 
 
 def _every_block(job: Job, part: Part, scratch: Path, place: LocalPlace) -> float:
-    """Return the time of every block with a random dictionary of the same width over that of the job's own."""
+    """Return the time of every block, each with a random dictionary, over that of the job's own block."""
     number = int(job.models.base_shape.num_hidden_layers)
     saes = random_dictionaries(job, part, number)
     encoders = job.machine.encoders * number
