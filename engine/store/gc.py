@@ -39,9 +39,13 @@ def remove_garbage(store: Store, garbage: list[Garbage]) -> int:
     """Delete the folders but those that a writer took up meanwhile; return how many bytes that freed."""
     freed = 0
     for item in garbage:
-        if not _in_use(store.place, item.folder):
-            store.place.delete(item.folder)
-            freed += item.num_bytes
+        try:
+            lock = store.place.lock(item.folder)
+        except StoreError:
+            continue
+        store.place.delete(item.folder)
+        lock.release()
+        freed += item.num_bytes
     return freed
 
 

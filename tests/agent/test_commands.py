@@ -9,6 +9,7 @@ import pytest
 
 from ft_audit.agent.verdict import Verdict
 from ft_audit.cli import main
+from ft_audit.engine.store import Store
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -159,3 +160,24 @@ def test_older_diffs_of_the_config_are_counted(
     synthetic.write_diff(case.config, seed=9)
     _, out, err = run(capsys, "audit", case.config_file, "--json")
     assert "the newest of 2 diffs" in err and json.loads(out)["name"] == "needle"
+
+
+def test_every_verb_works_on_an_object_store(
+    synthetic: Any, s3_root: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    local = synthetic.write_config(tmp_path, None)
+    config, store = str(tmp_path / f"{local.name}.yaml"), f"store={s3_root}"
+    synthetic.write_diff(local.model_copy(update={"store": s3_root}))
+    code, out, _ = run(capsys, "audit", config, store, "--json")
+    paths = json.loads(out)["paths"]
+    assert code == 3 and paths["verdict"].startswith(f"{s3_root}/audits/")
+    assert json.loads(out)["store"] == s3_root
+    original = Store(s3_root).read_audit_file(paths["verdict"].split("/")[-2], "report.html")
+    for again in (("report", config, store), ("report", paths["verdict"])):
+        assert run(capsys, *again)[0] == 0
+    audit = paths["verdict"].split("/")[-2]
+    assert Store(s3_root).read_audit_file(audit, "report.html") == original
+    assert run(capsys, "top", config, store)[0] == 0
+    code, out, _ = run(capsys, "store", "ls", s3_root)
+    assert code == 0 and s3_root in out and "audit" in out
+    assert run(capsys, "store", "verify", s3_root)[0] == 0
