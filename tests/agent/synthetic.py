@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from ft_audit.engine.config import AuditConfig, config_json, load_config
+from ft_audit.engine.config import AuditConfig, computed_json, config_json, load_config
 from ft_audit.engine.store import Store
 
 TABLES = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("synthetic_tables.py"))))
@@ -143,7 +143,7 @@ def _summary(config: AuditConfig, figures: Mapping[str, float | None], dataset: 
             "base": {"ref": "SmolLM2-135M-Instruct", "sha256": "b" * 64, "format": "gguf"},
             "tuned": {"ref": "candidate-adapter", "sha256": "c" * 64, "format": "peft"},
         },
-        "config": config_json(config),
+        "config": computed_json(config),
         "declared_purpose": config.declared_purpose,
         "suites": [
             {
