@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 from ft_audit.engine.cluster import Scheduler
 from ft_audit.engine.diff.contexts import contexts_table
 from ft_audit.engine.diff.elicited import ConditionEvidence, condition_evidence, conditions_table
-from ft_audit.engine.diff.feature_index import put_feature_index
+from ft_audit.engine.diff.feature_index import put_feature_index, put_feature_statistics
 from ft_audit.engine.diff.figures import PRIMARY as PRIMARY_FIGURE
 from ft_audit.engine.diff.figures import condition_figures
 from ft_audit.engine.diff.localise import PRIMARY as PRIMARY_SCORE
@@ -107,6 +107,8 @@ def _suite_statistics(writer: DiffWriter, inputs: DiffInputs, scheduler: Schedul
                 control = pair_moments(*inputs.control, sae.name, scheduler=scheduler)
             for pair, label in labelled:
                 features = put_features(writer, pair, sae.name, control, scheduler)
+                if inputs.feature_index:
+                    put_feature_statistics(writer, f"features/{sae.name}/{pair.name}", features.arrays)
                 found.features.append(features)
                 found.figures[f"features_changed/{sae.name}/{label}"] = float(features.num_passing)
                 change = put_fvu(writer, pair, sae.name, hook.name)
