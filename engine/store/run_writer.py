@@ -33,8 +33,12 @@ class RunWriter:
         """
         self._place, self._folder = place, f"runs/{run_id(identity)}"
         self._lock = place.lock(self._folder)
-        self._manifest = self._open_manifest(identity, list(hooks))
-        self._delete_leftovers()
+        try:
+            self._manifest = self._open_manifest(identity, list(hooks))
+            self._delete_leftovers()
+        except BaseException:
+            self._lock.release()
+            raise
 
     def _open_manifest(self, identity: Mapping[str, Any], hooks: list[HookEntry]) -> RunManifest:
         manifest = RunManifest(

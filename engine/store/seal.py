@@ -51,11 +51,18 @@ class TreeWriter:
         self._pool = ThreadPoolExecutor(NUM_THREADS)
         self._free = BoundedSemaphore(MAX_WAITING)
         self._entries: dict[str, Future[FileEntry]] = {}
+        self._failure: BaseException | None = None
 
     def put(self, path: str, make: Callable[[], bytes]) -> None:
-        """Write what `make` returns, which is called in another thread; waits when too much is in hand."""
+        """Write what `make` returns, which is called in another thread; waits when too much is in hand.
+
+        Raises what went wrong with a file before: nobody writes gigabytes to a disk that is full.
+        """
         assert path not in self._entries, f"{path} is written twice"
         self._free.acquire()
+        if self._failure is not None:
+            self._free.release()
+            raise self._failure
         self._entries[path] = self._pool.submit(self._write, path, make)
 
     def seal(self) -> str:
@@ -73,6 +80,9 @@ class TreeWriter:
             content = make()
             self._place.put(f"{self._folder}/{path}", content)
             return FileEntry(checksum(content), len(content))
+        except BaseException as failure:
+            self._failure = failure
+            raise
         finally:
             self._free.release()
 

@@ -158,3 +158,23 @@ def test_a_number_json_cannot_hold_is_refused_before_anything_is_published(store
     with pytest.raises(ValueError, match="JSON compliant"), Store(store_root).diff_writer(IDENTITY) as writer:
         writer.finish({"figures": {"x": float("nan")}})
     assert Store(store_root).diffs() == []
+
+
+def test_a_long_array_stops_at_the_first_file_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, put = LocalPlace.put, []
+
+    def fail_on_the_fifth(place: LocalPlace, key: str, content: bytes) -> None:
+        put.append(key)
+        if len(put) == 5:
+            raise StoreError("the disk is full")
+        real(place, key, content)
+
+    monkeypatch.setattr(LocalPlace, "put", fail_on_the_fifth)
+    with Store(tmp_path).diff_writer(IDENTITY) as writer:
+        sink = writer.array_sink("a", np.int64, chunk_elements=1)
+        with pytest.raises(StoreError, match="the disk is full"):
+            sink.append(np.arange(1000))
+        assert len(put) < 100
+    assert Store(tmp_path).diffs() == []
