@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ft_audit.engine.config import AuditConfig
+from ft_audit.engine.models.anatomy import outline
 from ft_audit.engine.models.load import (
     DTYPES,
     UNREADABLE,
@@ -24,7 +25,7 @@ from ft_audit.engine.models.load import (
 from ft_audit.engine.models.reference import ModelSource, resolve_model
 from ft_audit.engine.runners.forward import HookPoint
 from ft_audit.engine.runners.logits import next_token_logits
-from ft_audit.engine.runners.sites import depth_of
+from ft_audit.engine.runners.sites import depth_of, hook_width
 from ft_audit.engine.tokens.compat import check_pair
 from ft_audit.errors import ModelError
 
@@ -78,6 +79,17 @@ class ModelPair:
         if config.elicit or config.generate or config.precompute.logits == "all":
             return None
         return depth_of([HookPoint(hook.layer, hook.site) for hook in config.hooks])
+
+    def width_at(self, hook: HookPoint) -> int:
+        """Return how many dimensions a dictionary at the hook reads.
+
+        Raises:
+            ConfigError: a site that this family does not have.
+        """
+        # Only the heads side by side need not be as wide as the stream.
+        if hook.site != "attn_z":
+            return int(self.base_shape.hidden_size)
+        return hook_width(outline(self.base_shape), hook)
 
     @contextmanager
     def base_alone(self) -> Iterator[PreTrainedModel]:

@@ -11,6 +11,7 @@ from ft_audit.engine.precompute.generations import behaviour_suites
 from ft_audit.engine.precompute.identity import EVIDENCE, device_class, versions
 from ft_audit.engine.precompute.models import ModelPair, open_pair
 from ft_audit.engine.precompute.suites import JobSuites, open_suites
+from ft_audit.engine.runners.forward import HookPoint
 from ft_audit.engine.store import HookEntry, SaeEntry, Store, content_id
 from ft_audit.engine.suites.load import load_suite
 from ft_audit.errors import ConfigError, ModelError, SaeError
@@ -127,11 +128,11 @@ def _check_tokens(models: ModelPair, suites: JobSuites) -> None:
 
 def _load_sae(config: AuditConfig, hook: HookConfig, ref: str, models: ModelPair) -> JumpReluSae:
     sae = load_sae(ref, config.base_dir)
-    width = int(models.base_shape.hidden_size)
+    width = models.width_at(HookPoint(hook.layer, hook.site))
     if sae.spec.d_in != width:
         raise SaeError(
-            f"hooks: dictionary {ref!r} reads {sae.spec.d_in} dimensions, but {models.base.ref!r} has a "
-            f"residual stream of {width}; choose one trained on this model"
+            f"hooks: dictionary {ref!r} reads {sae.spec.d_in} dimensions, but {hook.name} of "
+            f"{models.base.ref!r} has {width}; choose one trained on this model"
         )
     if (sae.spec.layer, sae.spec.site) != (hook.layer, hook.site):
         raise SaeError(
