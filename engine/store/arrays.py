@@ -1,7 +1,7 @@
 """Groups of arrays in sealed trees: written and read by several threads, one chunk each.
 
-What is written is plain zarr v3, which any reader of it opens. The chunks are packed here, and their checksums
-taken in the same thread: nearly twice as fast as zarr-python's writing.
+What is written is plain zarr v3, which any reader of it opens. The chunks are packed here, their checksums
+taken in the same thread: nearly twice as fast as the writing of zarr-python.
 """
 
 import json
