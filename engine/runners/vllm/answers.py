@@ -108,6 +108,6 @@ def _end_ids(source: ModelSource) -> list[int]:
     if (source.folder / "generation_config.json").exists():
         named = GenerationConfig.from_pretrained(source.folder).eos_token_id
     else:
-        named = text_config(source).get("eos_token_id")
+        named = text_config(source).eos_token_id
     ends = {*(named if isinstance(named, list) else [named]), load_tokenizer(source).eos_token_id}
     return sorted(int(end) for end in ends if end is not None)

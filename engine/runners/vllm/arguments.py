@@ -55,16 +55,16 @@ def common(
     }
 
 
-def _cache_bytes(config: dict[str, Any], depth: int | None, num_ids: int, tokens: int, itemsize: int) -> int:
+def _cache_bytes(config: Any, depth: int | None, num_ids: int, tokens: int, itemsize: int) -> int:
     """Return the size of a cache for keys, values and hidden states of so many tokens.
 
     vLLM gives hidden states blocks of their own beside those of keys and values, hence the factor 2; every
     prompt may leave one block nearly empty.
     """
-    width, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
-    kv_heads = int(config.get("num_key_value_heads") or heads)
-    head = int(config.get("head_dim") or width // heads)
-    blocks = int(config["num_hidden_layers"]) if depth is None else depth
+    width, heads = int(config.hidden_size), int(config.num_attention_heads)
+    kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
+    head = int(getattr(config, "head_dim", None) or width // heads)
+    blocks = int(config.num_hidden_layers) if depth is None else depth
     per_token = (2 * blocks * kv_heads * head + num_ids * width) * itemsize
     return 2 * (tokens + MAX_PROMPTS * BLOCK) * per_token
 

@@ -49,7 +49,7 @@ class VllmRunner:
         self.engine = engine
         self._ids = tuple(ids)
         self._adapter, self._norm = adapter, norm
-        num_layers = int(text_config(engine.source)["num_hidden_layers"])
+        num_layers = int(text_config(engine.source).num_hidden_layers)
         self._columns = {hook.name: self._column(hook, num_layers) for hook in self.hooks}
 
     def __enter__(self) -> Self:
@@ -148,7 +148,7 @@ class VllmRunner:
             ModelError: states that are zero, not finite, the same for different tokens or at different ids,
                 or that depend on the company.
         """
-        vocabulary = int(text_config(self.engine.source)["vocab_size"])
+        vocabulary = int(text_config(self.engine.source).vocab_size)
         # Special and unused tokens, whose embeddings may be alike, stand at the ends of a vocabulary.
         ids = [vocabulary // 10 + i * vocabulary // (2 * PROBE_TOKENS) for i in range(PROBE_TOKENS)]
         everything = range(len(self._ids))

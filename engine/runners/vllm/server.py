@@ -5,6 +5,7 @@ each other by spinning, which takes a core from a model on a processor, and requ
 that what shares a step would depend on the moment.
 """
 
+import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ MAX_MESSAGE = 400
 
 def main(connection: Connection) -> None:
     """Start what the first message asks for, answer every `Ask`, and end with the other side."""
-    start = connection.recv()
+    start, llm = connection.recv(), None
     try:
         llm = _start(start)
         connection.send(Ready(_description(llm)))
@@ -35,6 +36,8 @@ def main(connection: Connection) -> None:
         connection.send(Failed(f"vLLM failed: {one_line(error)}"))
         raise
     finally:
+        if llm is not None:
+            llm.llm_engine.engine_core.shutdown()
         # Also when the other side was killed and cannot.
         shutil.rmtree(start.scratch, ignore_errors=True)
 
@@ -105,6 +108,7 @@ def _serve(llm: Any, ask: Ask, connection: Connection) -> None:
 
 def _params(sampling: Sampling) -> Any:
     from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
 
     return SamplingParams(
         n=sampling.num_samples,
@@ -114,6 +118,8 @@ def _params(sampling: Sampling) -> Any:
         stop_token_ids=list(sampling.ends),
         logprobs=0 if sampling.logprobs else None,  # the sampled token's alone
         detokenize=False,
+        # Otherwise the samples of a prompt come one by one.
+        output_kind=RequestOutputKind.FINAL_ONLY,
     )
 
 
@@ -144,3 +150,5 @@ def one_line(error: BaseException) -> str:
 
 if __name__ == "__main__":
     main(Connection(int(sys.argv[1])))
+    # Everything is said, and taking the interpreter down would take longer than the work did.
+    os._exit(0)

@@ -40,7 +40,7 @@ def open_vllm_runner(
         ConfigError: a hook that vLLM does not hand out, prompts longer than the model's positions.
         ModelError: a model or an adapter that vLLM cannot run, or from which it cannot extract.
     """
-    num_layers = int(text_config(source)["num_hidden_layers"])
+    num_layers = int(text_config(source).num_hidden_layers)
     ids = extraction_ids(hooks, num_layers)
     if final:
         ids = tuple(sorted({*ids, num_layers}))

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from safetensors import safe_open
+from transformers import AutoConfig
 
+from ft_audit.engine.models.load import UNREADABLE
 from ft_audit.engine.models.reference import ModelSource
 from ft_audit.engine.runners.forward import HookPoint
 from ft_audit.engine.runners.sites import check_layers
@@ -17,11 +19,17 @@ OTHER_RUNNER = "give precompute.runner hf"
 MERGE = f"merge it into its base and give the full model, or {OTHER_RUNNER}"
 
 
-def text_config(source: ModelSource) -> dict[str, Any]:
-    """Return the part of the model's configuration that describes its language model."""
-    config = source.config
-    inner = config.get("text_config")
-    return {**config, **inner} if isinstance(inner, dict) else config
+def text_config(source: ModelSource) -> Any:
+    """Return transformers' configuration of the model's language part.
+
+    Raises:
+        ModelError: transformers cannot read it.
+    """
+    try:
+        config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
+    except UNREADABLE as error:
+        raise ModelError(f"model {source.ref!r}: its config.json cannot be read: {error}") from error
+    return config.get_text_config()
 
 
 def extraction_id(hook: HookPoint, num_layers: int) -> int:
@@ -46,7 +54,7 @@ def extraction_ids(hooks: Sequence[HookPoint], num_layers: int) -> tuple[int, ..
 
 def check_prompt_length(source: ModelSource, max_prompt_tokens: int) -> None:
     """Raise ConfigError if prompts may be longer than the model's positions reach."""
-    reach = text_config(source).get("max_position_embeddings")
+    reach = getattr(text_config(source), "max_position_embeddings", None)
     if reach is not None and max_prompt_tokens > int(reach):
         raise ConfigError(
             f"precompute.max_prompt_tokens: prompts (and answers) of {max_prompt_tokens} tokens, but model "
@@ -56,11 +64,12 @@ def check_prompt_length(source: ModelSource, max_prompt_tokens: int) -> None:
 
 def check_architecture(source: ModelSource) -> None:
     """Raise ModelError for attention from which vLLM cannot extract, by the configuration alone."""
-    config = text_config(source)
-    if config.get("kv_lora_rank"):
+    config = source.config
+    rank = {**config, **(config.get("text_config") or {})}.get("kv_lora_rank")
+    if rank:
         raise ModelError(
             f"model {source.ref!r}: vLLM cannot extract hidden states beside multi-head latent attention "
-            f"(kv_lora_rank {config['kv_lora_rank']}): {OTHER_RUNNER}"
+            f"(kv_lora_rank {rank}): {OTHER_RUNNER}"
         )
 
 
