@@ -4,9 +4,9 @@ vLLM pins its own torch and transformers, so it lives in an environment of its o
 needs no vLLM.
 """
 
-from ft_audit.engine.runners.vllm.answers import Answer, VllmGenerator, open_vllm_generator
+from ft_audit.engine.runners.vllm.answers import VllmGenerator, open_vllm_generator
 from ft_audit.engine.runners.vllm.engine import vllm_version
 from ft_audit.engine.runners.vllm.runner import VllmRunner
 from ft_audit.engine.runners.vllm.start import open_vllm_runner
 
-__all__ = ["Answer", "VllmGenerator", "VllmRunner", "open_vllm_generator", "open_vllm_runner", "vllm_version"]
+__all__ = ["VllmGenerator", "VllmRunner", "open_vllm_generator", "open_vllm_runner", "vllm_version"]

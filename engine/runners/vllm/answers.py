@@ -1,26 +1,22 @@
 """Answers of one model to many tokenised prompts by vLLM, with the probability of every token."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 import torch
 from transformers import GenerationConfig
 
 from ft_audit.engine.models.load import load_tokenizer
 from ft_audit.engine.models.reference import ModelSource
+from ft_audit.engine.runners.generate import Answer
 from ft_audit.engine.runners.vllm.arguments import common
 from ft_audit.engine.runners.vllm.engine import VllmEngine
 from ft_audit.engine.runners.vllm.messages import Sampling
 from ft_audit.engine.runners.vllm.support import check_prompt_length, text_config
-
-
-class Answer(NamedTuple):
-    """One continuation: its ids, and the log-probability of each under the model at temperature 1."""
-
-    ids: list[int]
-    logprobs: list[float]
 
 
 class VllmGenerator:
@@ -59,23 +55,29 @@ class VllmGenerator:
     ) -> list[list[Answer]]:
         """Return `num_samples` answers to each prompt, in prompt order; temperature 0 is greedy.
 
-        Sample s of prompt p has the seed `seed + p * num_samples + s`, so that none repeats another's draws.
+        What is drawn depends on the seed, the prompt's ids and the sample alone, as with the other runner,
+        whose draws are others.
         """
         sampling = [
             Sampling(
                 max_tokens=max_new_tokens,
                 num_samples=num_samples,
                 temperature=temperature,
-                seed=None if temperature == 0 else seed + p * num_samples,  # vLLM adds the sample's number
+                seed=None if temperature == 0 else _seed(seed, ids),  # vLLM adds the sample's number
                 ends=self._ends,
                 logprobs=True,
             )
-            for p in range(len(prompts))
+            for ids in prompts
         ]
         answers: list[list[Answer]] = [[] for _ in prompts]
         for done in self.engine.ask(prompts, sampling, self._adapter):
             answers[done.prompt] = [Answer(ids, logprobs) for ids, logprobs in done.answers]
         return answers
+
+
+def _seed(seed: int, ids: Sequence[int]) -> int:
+    """Return a seed for the prompt's first sample."""
+    return int.from_bytes(hashlib.sha256(json.dumps([seed, *ids]).encode()).digest()[:4])
 
 
 def open_vllm_generator(
