@@ -54,7 +54,7 @@ def test_a_killed_job_goes_on_to_the_same_bytes(
     found = tiny.files_of(Path(record["store"]))
     assert found.keys() == expected.keys()
     assert [name for name in expected if found[name] != expected[name]] == []
-    assert len([name for name in expected if name.endswith("manifest.json")]) == 6
+    assert len([name for name in expected if name.endswith("manifest.json")]) == 8
 
 
 def test_the_killed_jobs_died_where_they_should(killed: dict[str, dict[str, Any]]) -> None:
