@@ -14,7 +14,7 @@ from ft_audit.engine.runners.forward import HookPoint
 from ft_audit.engine.runners.vllm import open_vllm_generator, open_vllm_runner
 from ft_audit.engine.runners.vllm.norm import final_norm
 from ft_audit.engine.runners.vllm.support import extraction_ids, lora_rank
-from ft_audit.errors import ConfigError, ModelError
+from ft_audit.errors import ConfigError, MissingExtraError, ModelError
 
 CPU = torch.device("cpu")
 
@@ -123,3 +123,9 @@ def test_the_final_norm_alone_is_the_models(make_model: Callable[..., Path], fam
     x_TD = 3 * torch.randn(5, found.width)
     with torch.inference_mode():
         assert torch.equal(final_norm(source, torch.float32, CPU)(x_TD), whole(x_TD))
+
+
+def test_without_vllm_it_is_said_how_to_get_it(base: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(MissingExtraError, match=r"ft-audit\[vllm\].*make test-vllm"):
+        start(base)
