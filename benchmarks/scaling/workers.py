@@ -7,7 +7,7 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ from ft_audit.engine.precompute.execute import (
     Written,
 )
 from ft_audit.engine.precompute.job import run_missing
-from ft_audit.engine.precompute.passes import Pass, plan_passes
+from ft_audit.engine.precompute.passes import Pass, Side, plan_passes
 from ft_audit.engine.precompute.plan import Job, Machine, open_job
 from ft_audit.engine.precompute.report import Speeds
 from ft_audit.engine.precompute.work import SegmentWork
@@ -60,6 +60,9 @@ class KillingPlace:
     def machine(self) -> Machine:
         """Return what of the cluster decides bytes."""
         return self.place.machine()
+
+    def prepare(self, job: Job, sides: Set[Side]) -> None:
+        """Leave it to the workers."""
 
     def ask(self, job: Job, question: Callable[[Job], Answer]) -> Answer:
         """Ask the cluster."""

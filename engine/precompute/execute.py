@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +44,10 @@ class Place(Protocol):
 
     def machine(self) -> Machine | None:
         """Return what of the place decides bytes; None for this process."""
+        ...
+
+    def prepare(self, job: Job, sides: Set[Side]) -> None:
+        """Load what working on these sides needs, as far as that is done here."""
         ...
 
     def work(
@@ -95,6 +99,10 @@ class LocalPlace:
     def machine(self) -> None:
         return None
 
+    def prepare(self, job: Job, sides: Set[Side]) -> None:
+        if job.config.precompute.runner == "hf":
+            job.models.load(sides)
+
     def work(
         self,
         job: Job,
@@ -131,6 +139,9 @@ class ClusterPlace:
 
     def machine(self) -> Machine:
         return self.scheduler.ask(_Ask(self.packed, _machine_of))
+
+    def prepare(self, job: Job, sides: Set[Side]) -> None:
+        """Every worker loads what it needs with the first segment that it is given."""
 
     def work(
         self,

@@ -68,7 +68,7 @@ def run_missing(
     Raises:
         BatchTooLargeError: a batch did not fit into memory; what was committed stays.
     """
-    writers = _open_writers(job, passes, stack, progress)
+    writers = _open_writers(job, passes, place, stack, progress)
     works = _works(passes, writers)
     if not works:
         return
@@ -97,14 +97,17 @@ def _commit(written: Written, writers: dict[RunKey, RunWriter], left: dict[RunKe
             writers[key].finish()
 
 
-def _open_writers(job: Job, passes: list[Pass], stack: ExitStack, progress: bool) -> dict[RunKey, RunWriter]:
+def _open_writers(
+    job: Job, passes: list[Pass], place: Place, stack: ExitStack, progress: bool
+) -> dict[RunKey, RunWriter]:
     """Lock every run that lacks a segment, having dropped those that are damaged."""
     runs = {(p.name, side): run for p in passes for side, run in p.runs.items()}
     damage = _damaged(job, runs, progress)
+    lacking = {key: run for key, run in runs.items() if damage[key] or not job.store.has_run(run.run_id)}
+    # A model that cannot be read is a mistake to report before anything is written.
+    place.prepare(job, {side for _, side in lacking})
     writers: dict[RunKey, RunWriter] = {}
-    for key, run in runs.items():
-        if job.store.has_run(run.run_id) and not damage[key]:
-            continue
+    for key, run in lacking.items():
         writer = stack.enter_context(job.store.run_writer(run.identity, list(run.hooks)))
         if damage[key]:
             log.warning("run %s: segments %s are damaged and made again", run.run_id, sorted(damage[key]))

@@ -1,6 +1,6 @@
 """The pair of models of one job, loaded only when a run is missing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -79,6 +79,17 @@ class ModelPair:
         if config.elicit or config.generate or config.precompute.logits == "all":
             return None
         return depth_of([HookPoint(hook.layer, hook.site) for hook in config.hooks])
+
+    def load(self, sides: Set[str]) -> None:
+        """Load what these sides of a job need, so that a damaged model is refused before anything has run.
+
+        Raises:
+            ModelError: weights that cannot be read, or hold NaN or infinite values.
+        """
+        if sides & {"base", "control"}:
+            _ = self.base_model
+        if sides & {"tuned", "pair"}:
+            _ = self.tuned_model
 
     def width_at(self, hook: HookPoint) -> int:
         """Return how many dimensions a dictionary at the hook reads.

@@ -131,6 +131,8 @@ class RunWriter:
         assert [entry.number for entry in segments] == list(range(len(segments))), "a segment is missing"
         assert self._manifest.successor is None, f"run {self.run_id} was given up"
         if not self.complete:
+            # What a worker that died was writing.
+            self._delete_leftovers()
             self._save(segments, complete=True)
         self.close()
         return self._manifest

@@ -25,8 +25,8 @@ def test_the_report_names_ids_speeds_and_sizes(adapter_job: Any) -> None:
     assert list(report["encoders"]) == [SAE]
     models_runs = [run for run, (side, _) in zip(runs, sides, strict=True) if side != "pair"]
     assert report["tokens"] == sum(run.manifest.num_tokens for run in models_runs) > 1000
-    folder = Path(adapter_job.store.location) / "runs"
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    folders = [adapter_job.root / "runs" / run["run_id"] for run in report["runs"]]
+    size = sum(file.stat().st_size for run in folders for file in run.rglob("*") if file.is_file())
     assert report["bytes_per_token"] == size / report["tokens"]
     fired = sum(len(part.features[SAE][1]) for run in models_runs for part in run.segments())
     counted = sum(int(part.mask_T.sum()) for run in models_runs for part in run.segments())

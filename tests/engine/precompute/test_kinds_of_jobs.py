@@ -35,7 +35,13 @@ def bare_job(run_job: Any, store: Path) -> Any:
 
 def test_without_elicit_rows_are_ranked_by_what_they_move(bare_job: Any) -> None:
     assert {run["suite"] for run in bare_job.report["runs"]} == {"chat", "train"}
-    assert set(bare_job.diff.tables()) - {"contexts"} == {"embedding_rows", "leading", "prompts", "rows", "weights"}
+    assert set(bare_job.diff.tables()) - {"contexts"} == {
+        "embedding_rows",
+        "leading",
+        "prompts",
+        "rows",
+        "weights",
+    }
     rows = bare_job.diff.table("rows").records()
     centred = [row["score_features_centred"] for row in rows]
     assert all(row["score_condition"] == 0 for row in rows)

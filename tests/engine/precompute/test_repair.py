@@ -24,9 +24,10 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def segments_of(job: Any) -> dict[str, int]:
-    """Every committed segment's folder with its inode, by which one that was made again is known."""
-    return {str(path): path.stat().st_ino for path in sorted(job.root.glob("runs/*/segments/*.zarr"))}
+def segments_of(job: Any) -> dict[str, tuple[int, int]]:
+    """Every committed segment's folder with what tells it from one that was made again."""
+    folders = {path: path.stat() for path in sorted(job.root.glob("runs/*/segments/*.zarr"))}
+    return {str(path): (status.st_ino, status.st_mtime_ns) for path, status in folders.items()}
 
 
 @pytest.mark.parametrize("side", ["base", "tuned", "pair"])
@@ -47,7 +48,7 @@ def test_a_damaged_segment_alone_is_made_again(
     assert any("damaged" in record.getMessage() for record in caplog.records)
     assert report["diff_id"] == job.report["diff_id"] and not report["reused"]
     assert tiny.files_of(job.root) == expected
-    changed = {path for path, inode in segments_of(job).items() if inode != before[path]}
+    changed = {path for path, known in segments_of(job).items() if known != before[path]}
     assert changed == {str(segment)}
     assert cli.main(["store", "verify", str(job.root)]) == 0
 
