@@ -25,9 +25,7 @@ def add_commands(subparsers: Any) -> None:
     """Add the engine's verbs to the front door."""
     precompute = subparsers.add_parser("precompute", help="run both models once and keep the evidence")
     precompute.add_argument("config", metavar="CONFIG", help=CONFIG_HELP)
-    precompute.add_argument(
-        "--scheduler", metavar="ADDRESS", help="a dask cluster to work on: tcp://..."
-    )
+    precompute.add_argument("--scheduler", metavar="ADDRESS", help="a dask cluster to work on: tcp://...")
     precompute.set_defaults(func=_precompute)
 
     finetune = subparsers.add_parser("finetune", help="train what a recipe describes, and test its gate")
