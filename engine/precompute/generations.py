@@ -9,10 +9,12 @@ import pyarrow as pa
 
 from ft_audit.engine.config import AuditConfig
 from ft_audit.engine.config.schema import GenerateConfig
+from ft_audit.engine.models.load import DTYPES
 from ft_audit.engine.precompute.answers import answer_logprobs
 from ft_audit.engine.precompute.models import ModelPair
 from ft_audit.engine.precompute.suites import JobSuites
 from ft_audit.engine.runners.generate import Answer, end_ids, generate_answers
+from ft_audit.engine.runners.vllm import VllmGenerator, open_vllm_generator
 from ft_audit.engine.suites.load import load_suite
 from ft_audit.engine.suites.prompt import Prompt, PromptSuite
 from ft_audit.engine.tokens.tokenize import TokenizedSuite, tokenize_suite
@@ -152,17 +154,15 @@ def _answers_of(
     side: str, models: ModelPair, settings: GenerateConfig, asked: list[_Asked]
 ) -> list[dict[str, Any]]:
     """Return one side's rows of the table, prompt by prompt and sample by sample."""
+    prompts = [one.ids for one in asked]
     with nullcontext(models.tuned_model) if side == "tuned" else models.base_alone() as model:
         ends = end_ids(model, models.base_tokenizer)
-        answers = generate_answers(
-            model,
-            models.base_tokenizer,
-            [one.ids for one in asked],
-            settings.max_new_tokens,
-            settings.num_samples,
-            settings.temperature,
-            settings.seed,
-        )
+        draw = (settings.max_new_tokens, settings.num_samples, settings.temperature, settings.seed)
+        if models.config.precompute.runner == "vllm":
+            with _vllm(side, models, settings, max(map(len, prompts))) as generator:
+                answers = generator.generate(prompts, *draw)
+        else:
+            answers = generate_answers(model, models.base_tokenizer, prompts, *draw)
     flat = [
         (one, n, answer)
         for one, samples in zip(asked, answers, strict=True)
@@ -181,6 +181,18 @@ def _answers_of(
         }
         for n, (one, sample, answer) in enumerate(flat)
     ]
+
+
+def _vllm(side: str, models: ModelPair, settings: GenerateConfig, longest: int) -> VllmGenerator:
+    precompute = models.config.precompute
+    return open_vllm_generator(
+        models.tuned if side == "tuned" else models.base,
+        dtype=DTYPES[models.config.models.dtype],
+        max_prompt_tokens=longest,
+        max_new_tokens=settings.max_new_tokens,
+        tokens_per_batch=precompute.tokens_per_batch,
+        threads=precompute.threads,
+    )
 
 
 def _said(answer: Answer, models: ModelPair, side: str, ends: set[int]) -> dict[str, Any]:
