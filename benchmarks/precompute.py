@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 from ft_audit.benchmarks.harness import Measurement, run_benchmark
 from ft_audit.engine.cluster import open_scheduler
 from ft_audit.engine.config import AuditConfig, load_config
+from ft_audit.engine.config.schema import HookConfig
 from ft_audit.engine.diff.moments import pair_moments
 from ft_audit.engine.models.load import DTYPES, load_model, without_adapter
 from ft_audit.engine.models.reference import resolve_model
@@ -256,7 +257,9 @@ class Race:
 
 def _race(job: Job, place: LocalPlace, parts: Sequence[Part], scratch: Path) -> Race:
     sae, low = job.saes[0], job.models.tuned_model
+    # The loops that people write run the whole model; of the job's own, only the first blocks are loaded.
     full = load_model(job.models.tuned, DTYPES["float32"], job.models.device)
+    half = load_model(job.models.tuned, DTYPES["bfloat16"], job.models.device)
     check = over(job, parts[0], scratch / "check")
     ours(check, place)
     verify(check, low, parts[0], stored(check)["tuned"])
@@ -265,7 +268,7 @@ def _race(job: Job, place: LocalPlace, parts: Sequence[Part], scratch: Path) -> 
         for side in ("base", "tuned"):
             ways: dict[str, tuple[PreTrainedModel, Callable[[PreTrainedModel], None]]] = {
                 "plain": (full, partial(plain_loop, sae, plain_batches(part), scratch)),
-                "plain_bf16": (low, partial(plain_loop, sae, sorted_batches(part), scratch)),
+                "plain_bf16": (half, partial(plain_loop, sae, sorted_batches(part), scratch)),
                 "bare": (low, partial(bare_forward, sae.spec.layer, part)),
             }
             for name, (model, way) in ways.items():
@@ -311,14 +314,17 @@ def _second_candidate(parts: Sequence[Part], scratch: Path, place: LocalPlace) -
 def _every_block(job: Job, part: Part, scratch: Path, place: LocalPlace) -> float:
     """Return the time of every block, each with a random dictionary, over that of the job's own block."""
     number = int(job.models.base_shape.num_hidden_layers)
-    saes = random_dictionaries(job, part, number)
+    config = job.config.model_copy(update={"hooks": tuple(HookConfig(layer=n) for n in range(number))})
+    # Of the job's own models, only the blocks up to its hook are loaded.
+    job_of_all = replace(job, models=replace(job.models, config=config))
+    saes = random_dictionaries(job_of_all, part, number)
     encoders = job.machine.encoders * number
     entries = [SaeEntry(name=s.spec.name, width=s.spec.width, sha256=s.spec.sha256) for s in saes]
     hooks = tuple(
         HookEntry(name=f"resid_post/{layer}", layer=layer, site="resid_post", saes=[entry])
         for layer, entry in enumerate(entries)
     )
-    wide = replace(job, saes=saes, hooks=hooks, machine=replace(job.machine, encoders=encoders))
+    wide = replace(job_of_all, saes=saes, hooks=hooks, machine=replace(job.machine, encoders=encoders))
     seconds = []
     for name, each in (("one", job), ("all", wide)):
         place.workshop = None
