@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ft_audit.benchmarks.corpus_job import cut, job_over
 from ft_audit.benchmarks.encode import device_key, unmeasured
 from ft_audit.benchmarks.encoding.case import draw_dictionary, synthetic_residuals
 from ft_audit.benchmarks.encoding.race import race
 from ft_audit.benchmarks.harness import Measurement, run_benchmark
-from ft_audit.benchmarks.precompute import cut, job_over
 from ft_audit.engine.models.load import pick_device, without_adapter
 from ft_audit.engine.precompute.plan import Job
 from ft_audit.engine.runners.forward import HookPoint

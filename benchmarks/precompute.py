@@ -4,13 +4,12 @@ Shapes: B prompts of a batch, L padded positions, T real tokens, D width of the 
 """
 
 import argparse
-import json
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -19,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
+from ft_audit.benchmarks.corpus_job import Part, cut, job_over, over
 from ft_audit.benchmarks.harness import Measurement, run_benchmark
+from ft_audit.benchmarks.loops import bare_forward, plain_batches, plain_loop, sorted_batches
 from ft_audit.engine.cluster import open_scheduler
-from ft_audit.engine.config import AuditConfig, load_config
 from ft_audit.engine.config.schema import HookConfig
 from ft_audit.engine.diff.moments import pair_moments
 from ft_audit.engine.models.load import DTYPES, load_model, without_adapter
@@ -32,32 +31,17 @@ from ft_audit.engine.models.reference import resolve_model
 from ft_audit.engine.precompute.execute import LocalPlace
 from ft_audit.engine.precompute.job import run_missing
 from ft_audit.engine.precompute.passes import plan_passes
-from ft_audit.engine.precompute.plan import Job, open_job
+from ft_audit.engine.precompute.plan import Job
 from ft_audit.engine.precompute.report import Speeds
-from ft_audit.engine.precompute.suites import JobSuite, JobSuites
 from ft_audit.engine.runners.forward import HookPoint
 from ft_audit.engine.runners.hf import HfRunner
-from ft_audit.engine.store import HookEntry, RunReader, SaeEntry, Store, decode_bf16
-from ft_audit.engine.suites.conditions import Survey
-from ft_audit.engine.tokens.batches import BatchPlan, plan_batches
+from ft_audit.engine.store import HookEntry, RunReader, SaeEntry, decode_bf16
+from ft_audit.engine.tokens.batches import plan_batches
 from ft_audit.engine.tokens.padded import pad_batch
-from ft_audit.engine.tokens.tokenize import TokenizedSuite
 from ft_audit.sae.jumprelu_sae import JumpReluSae
 
-CORPUS = "package:chatterbot_corpus/data/english"
-PLAIN_BATCH = 16
-ROUNDS = 4  # the prompts are cut into so many parts, and every way runs over each part in turn
 CHECKED_TOKENS = 2000
 L0 = 50  # of the random dictionaries
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One round's prompts, tokenised and planned."""
-
-    tokens: TokenizedSuite
-    plan: BatchPlan
-    lengths_P: np.ndarray
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,98 +57,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         way, tokens = arguments[arguments.index("--child") + 1 :][:2]
         return _child(way, int(tokens))
     return run_benchmark("precompute", measure, argv, options)
-
-
-def job_over(store: Path, tuned: str = "configs:candidates/needle", **settings: object) -> Job:
-    """Return the demo's job with the corpus as its only suite and no questions to the models."""
-    demo = load_config("configs:demo_needle.yaml")
-    raw = demo.model_dump(mode="json") | {
-        "suites": [CORPUS],
-        "dataset": None,
-        "elicit": None,
-        "generate": None,
-    }
-    raw["store"] = str(store)
-    raw["models"]["tuned"] = tuned
-    raw["precompute"] |= {"control": False, **settings}
-    config = AuditConfig.model_validate_json(json.dumps(raw))
-    config._base_dir = demo.base_dir
-    return open_job(config)
-
-
-def over(job: Job, part: Part, store: Path | None = None) -> Job:
-    """Return the job with one part of the corpus as its only suite."""
-    suites = JobSuites((JobSuite("part", "chat", part.tokens, False),), Survey((), ()), None)
-    return replace(job, suites=suites, store=Store(store) if store is not None else job.store)
-
-
-def cut(tokens: TokenizedSuite, num_tokens: int, job: Job) -> list[Part]:
-    """Return ROUNDS parts of the suite's prompts, repeated until `num_tokens` are reached."""
-    lengths = np.diff(tokens.indptr_P1)
-    order = np.resize(np.arange(len(lengths)), int(np.ceil(num_tokens / lengths.sum()) * len(lengths)))
-    order = order[: int(np.searchsorted(np.cumsum(lengths[order]), num_tokens)) + 1]
-    return [_part(tokens, chosen, job) for chosen in np.array_split(order, ROUNDS)]
-
-
-def _part(tokens: TokenizedSuite, chosen: np.ndarray, job: Job) -> Part:
-    lengths = np.diff(tokens.indptr_P1)[chosen]
-    picked = np.concatenate([np.arange(tokens.indptr_P1[p], tokens.indptr_P1[p + 1]) for p in chosen])
-    part = TokenizedSuite(
-        suite=tokens.suite,
-        ids_T=tokens.ids_T[picked],
-        role_T=tokens.role_T[picked],
-        mask_T=tokens.mask_T[picked],
-        indptr_P1=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        num_truncated=0,
-    )
-    settings = job.config.precompute
-    return Part(part, plan_batches(lengths, settings.tokens_per_batch, settings.tokens_per_segment), lengths)
-
-
-def plain_batches(part: Part) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield ids and attention mask [B, L] in the data set's order, PLAIN_BATCH prompts at a time."""
-    starts = part.tokens.indptr_P1
-    for first in range(0, len(part.lengths_P), PLAIN_BATCH):
-        rows = [
-            torch.from_numpy(part.tokens.ids_T[starts[p] : starts[p + 1]].astype(np.int64))
-            for p in range(first, min(first + PLAIN_BATCH, len(part.lengths_P)))
-        ]
-        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(r) for r in rows], batch_first=True)
-        yield ids, mask
-
-
-def sorted_batches(part: Part) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield ids and attention mask [B, L] of our length-sorted batches."""
-    for batch in (b for segment in part.plan.segments for b in segment):
-        padded = pad_batch(part.tokens, batch, 0)
-        mask = torch.zeros_like(padded.ids_BL)
-        mask[padded.row_T, padded.position_T] = 1
-        yield padded.ids_BL, mask
-
-
-@torch.inference_mode()
-def plain_loop(
-    sae: JumpReluSae, batches: Iterator[tuple[Tensor, Tensor]], out: Path, model: PreTrainedModel
-) -> None:
-    """The loop people write: full model with head, all hidden states, dense encode, nonzero, torch.save."""
-    layer = sae.spec.layer
-    dtype = next(model.parameters()).dtype
-    w_enc, b_enc, threshold = (t.to(dtype) for t in (sae.w_enc_DF, sae.b_enc_F, sae.threshold_F))
-    for number, (ids, mask) in enumerate(batches):
-        hidden = model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[layer + 1]
-        x = hidden[mask.bool()]
-        pre = x @ w_enc + b_enc
-        acts = torch.relu(pre) * (pre > threshold)
-        where = acts.nonzero()
-        torch.save({"where": where, "value": acts[where[:, 0], where[:, 1]]}, out / f"{number}.pt")
-
-
-def bare_forward(layer: int, part: Part, model: PreTrainedModel) -> None:
-    """The truncated forward alone, without hooks, over our batches."""
-    runner = HfRunner(model, [HookPoint(layer)])
-    for batch in (b for segment in part.plan.segments for b in segment):
-        runner.run_bare(pad_batch(part.tokens, batch, 0))
 
 
 def ours(job: Job, place: LocalPlace) -> Speeds:

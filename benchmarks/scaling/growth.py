@@ -13,8 +13,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ft_audit.benchmarks.corpus_job import job_over
 from ft_audit.benchmarks.harness import Measurement
-from ft_audit.benchmarks.precompute import job_over
 from ft_audit.benchmarks.scaling.synthetic import Pool, job_over_pool, pool_workshop
 from ft_audit.engine.cluster import open_scheduler
 from ft_audit.engine.diff.moments import group_moments

@@ -13,9 +13,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ft_audit.benchmarks.corpus_job import CORPUS, job_over
 from ft_audit.benchmarks.faults import committed, files_of
 from ft_audit.benchmarks.harness import Measurement
-from ft_audit.benchmarks.precompute import CORPUS, job_over
 from ft_audit.engine.cluster import Scheduler, local_cluster, open_scheduler
 from ft_audit.engine.config import AuditConfig
 from ft_audit.engine.precompute.execute import (

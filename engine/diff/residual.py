@@ -131,9 +131,3 @@ def _dot(a_PD: FloatArray, b_PD: FloatArray) -> FloatArray:
 def _divide(a_P: FloatArray, b_P: FloatArray) -> FloatArray:
     """a / b, NaN where b is 0."""
     return np.where(b_P == 0, np.nan, a_P / np.where(b_P == 0, 1.0, b_P))
-
-
-def _mean_rows(x_PD: FloatArray) -> FloatArray:
-    counted_P = np.isfinite(x_PD).all(1)
-    mean_D: FloatArray = x_PD[counted_P].sum(0) / max(int(counted_P.sum()), 1)
-    return mean_D

@@ -6,6 +6,7 @@ hook, R columns of the sketch, B position buckets, D width of the residual strea
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,9 @@ from ft_audit.engine.diff.pair_sums import (
     FROM_END,
     KL_EDGES,
     POSITION_EDGES,
-    SKETCH_COLUMNS,
-    SKETCH_SEED,
     TOP_TOKENS,
     moment_arrays,
+    test_matrix,
 )
 from ft_audit.engine.precompute.observe import BatchView, SideBatch
 from ft_audit.engine.tokens.role import Role
@@ -234,15 +234,10 @@ class _Place:
         return cls(start_BK.to(device), end_BK.to(device), torch.from_numpy(count_P).to(device))
 
 
-_TEST_MATRICES: dict[tuple[int, torch.device], Tensor] = {}
-
-
+@cache
 def _test_matrix(width: int, device: torch.device) -> Tensor:
-    """Return the Gaussian test matrix [W, R] of every sketch of this width; always the same numbers."""
-    if (width, device) not in _TEST_MATRICES:
-        drawn = np.random.default_rng(SKETCH_SEED).standard_normal((width, SKETCH_COLUMNS))
-        _TEST_MATRICES[width, device] = torch.from_numpy(drawn).float().to(device)
-    return _TEST_MATRICES[width, device]
+    """Return the sketch's test matrix [W, R] on the device."""
+    return torch.from_numpy(test_matrix(width)).to(device)
 
 
 def _on_host(rows: SparseRows) -> SideRows:

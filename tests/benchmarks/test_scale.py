@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from ft_audit.benchmarks.corpus_job import job_over
 from ft_audit.benchmarks.harness import load_asked
-from ft_audit.benchmarks.precompute import job_over
 from ft_audit.benchmarks.scale import measure
 from ft_audit.benchmarks.scaling.reduction import SAE, Size, open_runs, verify, write_runs
 from ft_audit.benchmarks.scaling.synthetic import Pool, first_prompts, job_over_pool, pool_workshop, repeated
