@@ -98,7 +98,7 @@ def hook_statistics(run: RunReader, hook: str) -> dict[str, FloatArray]:
     }
 
 
-def test_matrix(width: int, columns: int = SKETCH_COLUMNS) -> NDArray[np.float32]:
+def sketch_matrix(width: int, columns: int = SKETCH_COLUMNS) -> NDArray[np.float32]:
     """Return the Gaussian test matrix [W, R] of every sketch of this size; always the same numbers."""
     drawn = np.random.default_rng(SKETCH_SEED).standard_normal((width, columns))
     return drawn.astype(np.float32)
@@ -114,7 +114,7 @@ def principal_components(
     matrix from streaming data), stabilised by their shift.
     """
     width, columns = sketch_WR.shape
-    omega_WR = test_matrix(width, columns).astype(np.float64)
+    omega_WR = sketch_matrix(width, columns).astype(np.float64)
     centred_WR = sketch_WR - num_tokens * np.outer(mean_W, mean_W @ omega_WR)
     spread = sum_squares - num_tokens * float(mean_W @ mean_W)
     if num_tokens < 2 or spread <= 0 or not np.isfinite(centred_WR).all():

@@ -22,7 +22,7 @@ from ft_audit.engine.diff.pair_sums import (
     POSITION_EDGES,
     TOP_TOKENS,
     moment_arrays,
-    test_matrix,
+    sketch_matrix,
 )
 from ft_audit.engine.precompute.observe import BatchView, SideBatch
 from ft_audit.engine.tokens.role import Role
@@ -237,7 +237,7 @@ class _Place:
 @cache
 def _test_matrix(width: int, device: torch.device) -> Tensor:
     """Return the sketch's test matrix [W, R] on the device."""
-    return torch.from_numpy(test_matrix(width)).to(device)
+    return torch.from_numpy(sketch_matrix(width)).to(device)
 
 
 def _on_host(rows: SparseRows) -> SideRows:
