@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 
 from ft_audit.errors import ConfigError
 
+# What a batch costs beside its positions, in positions: a share of the budget, which is chosen so that a batch
+# fills the device, and at least what launching a model's operations takes on a CPU.
+BATCH_COST, MIN_BATCH_COST = 1 / 64, 16
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -52,9 +56,10 @@ def plan_batches(
     """Return the plan for prompts of these lengths.
 
     A segment takes prompts in order while its tokens stay within `tokens_per_segment`; within it prompts are
-    sorted by length (ties by index) and a batch takes them while its padded size stays within
-    `tokens_per_batch`. A prompt that is longer than a budget stands alone. `reverse` fills the batches from
-    the long end: the same segments, but other neighbours and other paddings, as the A/A control needs.
+    sorted by length (ties by index) and cut into batches of at most `tokens_per_batch` positions, so that
+    padding and what a batch costs by itself are least together. A prompt that is longer than a budget stands alone.
+    `reverse` fills each batch from the long end instead: the same segments, but other neighbours and other
+    paddings, as the A/A control needs.
 
     Raises:
         ConfigError: a budget below 1.
@@ -81,15 +86,38 @@ def plan_batches(
 def _batches(members: list[int], lengths: list[int], budget: int, reverse: bool) -> tuple[Batch, ...]:
     """Return the segment's batches in the order in which they run."""
     ordered = sorted(members, key=lambda prompt: (lengths[prompt], prompt), reverse=reverse)
-    batches: list[Batch] = []
-    chosen: list[int] = []
-    longest = 0
-    for prompt in ordered:
-        padded = max(longest, lengths[prompt])
-        if chosen and padded * (len(chosen) + 1) > budget:
-            batches.append(Batch(tuple(chosen), longest))
-            chosen, padded = [], lengths[prompt]
-        chosen.append(prompt)
-        longest = padded
-    batches.append(Batch(tuple(chosen), longest))
-    return tuple(batches)
+    sizes = [lengths[prompt] for prompt in ordered]
+    ends = _filled(sizes, budget) if reverse else _cheapest(sizes, budget)
+    starts = [0, *ends[:-1]]
+    return tuple(
+        Batch(tuple(ordered[start:end]), max(sizes[start:end])) for start, end in zip(starts, ends, strict=True)
+    )
+
+
+def _filled(sizes: list[int], budget: int) -> list[int]:
+    """Return where each batch ends if it takes prompts as long as they fit."""
+    ends: list[int] = []
+    start = longest = 0
+    for prompt, size in enumerate(sizes):
+        longest = max(longest, size)
+        if prompt > start and longest * (prompt + 1 - start) > budget:
+            ends.append(prompt)
+            start, longest = prompt, size
+    return [*ends, len(sizes)]
+
+
+def _cheapest(sizes: list[int], budget: int) -> list[int]:
+    """Return where each batch of rising sizes ends, by dynamic programming over the ends."""
+    price = max(MIN_BATCH_COST, round(BATCH_COST * budget))
+    cost = np.zeros(len(sizes) + 1, np.int64)  # of all that stands before
+    start_of = np.zeros(len(sizes) + 1, np.int64)
+    for end in range(1, len(sizes) + 1):
+        longest = sizes[end - 1]
+        first = max(0, min(end - 1, end - budget // longest))
+        through = cost[first:end] + longest * np.arange(end - first, 0, -1)
+        best = int(through.argmin())
+        cost[end], start_of[end] = through[best] + price, first + best
+    ends = [len(sizes)]
+    while start := int(start_of[ends[-1]]):
+        ends.append(start)
+    return ends[::-1]

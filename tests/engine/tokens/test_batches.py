@@ -36,7 +36,7 @@ def test_reverse_keeps_the_segments(lengths: list[int], batch: int, segment: int
     assert [set(part) for part in members(plans[0])] == [set(part) for part in members(plans[1])]
 
 
-def test_segments_and_batches_fill_up_greedily() -> None:
+def test_segments_fill_up_and_batches_stay_within_their_budget() -> None:
     plan = plan_batches(np.array([5, 3, 3, 9, 2, 30, 1]), tokens_per_batch=10, tokens_per_segment=20)
     assert plan.segments == (
         (Batch((1, 2), 3), Batch((0,), 5), Batch((3,), 9)),
@@ -48,10 +48,10 @@ def test_segments_and_batches_fill_up_greedily() -> None:
 
 
 def test_reverse_gives_prompts_other_neighbours() -> None:
-    lengths = [3, 4, 5, 6, 7]
-    plain, reverse = (plan_batches(lengths, 14, 1000, reverse) for reverse in (False, True))
-    assert [b.prompts for b in plain.segments[0]] == [(0, 1), (2, 3), (4,)]
-    assert [b.prompts for b in reverse.segments[0]] == [(4, 3), (2, 1), (0,)]
+    lengths = [20, 20, 20, 30]
+    plain, reverse = (plan_batches(lengths, 60, 1000, reverse) for reverse in (False, True))
+    assert [b.prompts for b in plain.segments[0]] == [(0, 1, 2), (3,)]
+    assert [b.prompts for b in reverse.segments[0]] == [(3, 2), (1, 0)]
     assert plain.sha256 != reverse.sha256
 
 
@@ -74,3 +74,27 @@ def test_hash_is_the_plan_s() -> None:
 def test_budgets_that_hold_nothing_are_refused(batch: int, segment: int, name: str) -> None:
     with pytest.raises(ConfigError, match=f"precompute.{name}: .* give at least 1"):
         plan_batches([1], batch, segment)
+
+
+def cheapest(sizes: list[int], budget: int, price: int) -> int:
+    """Least of padded positions and prices over every way to cut rising sizes."""
+    if not sizes:
+        return 0
+    return min(
+        price + sizes[n - 1] * n + cheapest(sizes[n:], budget, price)
+        for n in range(1, len(sizes) + 1)
+        if n == 1 or sizes[n - 1] * n <= budget
+    )
+
+
+@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=9), batch=st.integers(1, 4000))
+def test_padding_and_batches_cost_least_together(lengths: list[int], batch: int) -> None:
+    plan = plan_batches(lengths, batch, 10_000)
+    price = max(16, round(batch / 64))
+    assert plan.num_padded + price * len(plan.segments[0]) == cheapest(sorted(lengths), batch, price)
+
+
+def test_a_batch_ends_where_padding_would_cost_more_than_another_batch() -> None:
+    lengths = [10] * 20 + [50] * 4
+    (segment,) = plan_batches(lengths, 4096, 10_000).segments
+    assert [(len(b.prompts), b.length) for b in segment] == [(20, 10), (4, 50)]
