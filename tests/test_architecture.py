@@ -29,7 +29,7 @@ MAY_IMPORT = {
 }
 EVERYONE_MAY_IMPORT = ("ft_audit.errors", "ft_audit.__version__")
 # The stream of activations that `sae train` reads comes from the engine: its verb may import it, lazily.
-LAZY_EXCEPTIONS = {("ft_audit.sae.commands", "ft_audit.engine")}
+LAZY_EXCEPTIONS = {("ft_audit.sae.train_command", "ft_audit.engine")}
 
 # Heavy library -> the modules that own it; benchmarks compare with the libraries themselves and may use any.
 OWNERS = {
@@ -190,7 +190,7 @@ def test_the_readers_side_imports_only_what_the_plain_install_brings() -> None:
         ("ft_audit.kernels.op", "from ft_audit.sae.load import load_sae", upward),
         ("ft_audit.sae.train", "def f():\n    import ft_audit.engine.models", upward),
         (
-            "ft_audit.sae.commands",
+            "ft_audit.sae.train_command",
             "from ft_audit.engine.runners.activations import stream_activations",
             upward,
         ),
@@ -219,7 +219,7 @@ def test_a_forbidden_import_is_caught(
     ("module", "source"),
     [
         (
-            "ft_audit.sae.commands",
+            "ft_audit.sae.train_command",
             "def f():\n    from ft_audit.engine.runners.activations import stream_activations",
         ),
         ("ft_audit.engine.precompute", "import torch\nfrom ft_audit.kernels.jumprelu import Encoder"),
