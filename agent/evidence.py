@@ -8,20 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ft_audit.agent.calibration import Subject
+from ft_audit.agent.labels.read import nearest_explained_neighbors, read_label
 from ft_audit.agent.views import (
     Answer,
     Condition,
     Context,
     Feature,
     FeatureCount,
+    FeatureLabel,
     Hook,
+    NeighborLabel,
     Row,
     Suite,
     features_group,
     number,
     text,
 )
-from ft_audit.engine.store import DiffReader, Table
+from ft_audit.engine.store import DictionaryLabels, DiffReader, Store, Table
+from ft_audit.errors import StoreError
 
 # A feature counts as changed below this q, and at or above this percentile of the A/A control's differences.
 MAX_Q = 0.05
@@ -42,6 +46,7 @@ class Evidence:
         self._reader = reader
         self._arrays: dict[tuple[str, str], NDArray[Any]] = {}
         self._tables: dict[str, Table | None] = {}
+        self._labels: dict[str, DictionaryLabels] = {}
 
     # What was compared.
 
@@ -191,6 +196,33 @@ class Evidence:
             for record in self._records("contexts", own)
         ]
         return sorted(found, key=lambda context: (context.side, context.rank))
+
+    # What features stand for.
+
+    def label(self, sae: str, feature: int) -> FeatureLabel:
+        """What is known of a feature's meaning, and how far to trust it; empty where nothing is."""
+        return read_label(sae, feature, self.labels_of(sae))
+
+    def nearest_explained_neighbors(
+        self, sae: str, feature: int, n: int = 10, search_k: int = 200, min_cos: float = 0.15
+    ) -> tuple[NeighborLabel, ...]:
+        """The nearest features by decoder cosine that have a label, which is no more than a hint here."""
+        return nearest_explained_neighbors(self.labels_of(sae), feature, n, search_k, min_cos)
+
+    def labels_of(self, sae: str) -> DictionaryLabels:
+        """What the store knows of one dictionary's features; StoreError when this diff has no such one."""
+        if sae not in self._labels:
+            self._labels[sae] = Store(self.store).labels(self.sae_sha256(sae))
+        return self._labels[sae]
+
+    def sae_sha256(self, sae: str) -> str:
+        """The hash of a dictionary by its name; StoreError when this diff has no such one."""
+        names = [name for hook in self.hooks for name in hook.saes]
+        if sae not in names:
+            raise StoreError(
+                f"diff {self.diff_id} holds no dictionary {sae!r}; it holds {', '.join(names) or 'none'}"
+            )
+        return str(self.summary["sae_sha256"][names.index(sae)])
 
     # The data set.
 

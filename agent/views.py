@@ -148,6 +148,74 @@ class LayerProfile:
     shifts: tuple[float, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """How well a label told contexts on which its feature fires from others that did not make the label."""
+
+    method: str
+    """`detection`, `fuzzing`: balanced accuracy of a judge; `lexical`: area under the ROC curve, no judge."""
+    judge: str  # the model that judged; empty where none did. Untrusted.
+    score: float  # 0.5 is chance, 1 is perfect
+    low: float
+    high: float
+    interval: str  # the name of the 95% interval
+    num: int  # contexts judged
+    num_near_miss: int  # of these, silent ones that were chosen to be hard
+    num_unanswered: int  # contexts shown beside these that the judge gave no valid answer for
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What somebody says a feature stands for. `text`, `author` and `made_from` are untrusted."""
+
+    text: str
+    source: str  # "neuronpedia" | "contexts" | "described"
+    author: str
+    made_from: str
+    reliability: tuple[Reliability, ...]  # the most telling method first; empty where it was never scored
+
+    @property
+    def trust(self) -> float | None:
+        """The lower end of the first reliability's interval; None where the label was never scored."""
+        return self.reliability[0].low if self.reliability else None
+
+
+@dataclass(frozen=True, slots=True)
+class NeighborLabel:
+    """The label of another feature whose decoder direction is similar; it was never tried on this one."""
+
+    feature: int
+    cosine: float
+    label: Label
+    trust: float | None  # 0.5 is none; limited by the cosine; None where the label was never scored
+    low_similarity: bool  # too far away for the label to say anything
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPush:
+    """How much one unit of a feature's activation moves a token's logit. `token` is untrusted."""
+
+    token: str
+    effect: float
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureLabel:
+    """Everything known of what one feature stands for; all of it may be empty, which is a normal answer."""
+
+    sae: str
+    feature: int
+    labels: tuple[Label, ...]  # of this very feature, the most trusted first
+    neighbors: tuple[NeighborLabel, ...]  # the nearest first
+    promoted: tuple[TokenPush, ...]  # the strongest first
+    suppressed: tuple[TokenPush, ...]
+
+    @property
+    def best(self) -> Label | None:
+        """The most trusted label of this very feature."""
+        return self.labels[0] if self.labels else None
+
+
 def features_group(sae: str, suite: str) -> str:
     """The stats group of one dictionary on one suite."""
     return f"features/{sae}/{suite}"

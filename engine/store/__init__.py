@@ -8,6 +8,13 @@ from ft_audit.engine.store.diff_writer import DiffWriter
 from ft_audit.engine.store.feature_index_reader import FeatureIndex
 from ft_audit.engine.store.gc import Garbage, find_garbage, remove_garbage
 from ft_audit.engine.store.inventory import StoredItem, list_store, verify_store
+from ft_audit.engine.store.labels import (
+    DecoderNeighbor,
+    DictionaryLabels,
+    LabelScore,
+    LabelText,
+    TokenEffect,
+)
 from ft_audit.engine.store.manifest import DiffManifest, HookEntry, RunManifest, SaeEntry, SegmentEntry
 from ft_audit.engine.store.range_array import RangeArray
 from ft_audit.engine.store.rows import decode_bf16, encode_bf16
@@ -22,12 +29,16 @@ __all__ = [
     "ArraySink",
     "Context",
     "Damage",
+    "DecoderNeighbor",
+    "DictionaryLabels",
     "DiffManifest",
     "DiffReader",
     "DiffWriter",
     "FeatureIndex",
     "Garbage",
     "HookEntry",
+    "LabelScore",
+    "LabelText",
     "RangeArray",
     "RunManifest",
     "RunReader",
@@ -39,6 +50,7 @@ __all__ = [
     "Store",
     "StoredItem",
     "Table",
+    "TokenEffect",
     "canonical_json",
     "content_id",
     "decode_bf16",

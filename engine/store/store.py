@@ -6,6 +6,7 @@ from typing import Any
 
 from ft_audit.engine.store.diff_reader import DiffReader
 from ft_audit.engine.store.diff_writer import DiffWriter
+from ft_audit.engine.store.labels import DictionaryLabels, put_vocabulary, read_vocabulary
 from ft_audit.engine.store.manifest import (
     MANIFEST_NAME,
     DamagedManifestError,
@@ -83,6 +84,18 @@ class Store:
     def diff_writer(self, identity: Mapping[str, Any]) -> DiffWriter:
         """Start the diff that this identity determines."""
         return DiffWriter(self.place, identity)
+
+    def labels(self, sae_sha256: str) -> DictionaryLabels:
+        """Return what is known of a dictionary's features, and where more of it is added."""
+        return DictionaryLabels(self.place, sae_sha256)
+
+    def vocabulary(self, base_sha256: str) -> list[str] | None:
+        """Return what each token id of a base stands for; None when `labels build` has not stored it."""
+        return read_vocabulary(self.place, base_sha256)
+
+    def put_vocabulary(self, base_sha256: str, tokens: Sequence[str]) -> None:
+        """Store what each token id of a base stands for."""
+        put_vocabulary(self.place, base_sha256, tokens)
 
     def put_audit_file(self, audit: str, name: str, content: bytes) -> str:
         """Write one file of an audit whole and return where it is."""
