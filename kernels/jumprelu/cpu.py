@@ -53,6 +53,7 @@ class CpuEncoder:
     """
 
     def __init__(self, weights: JumpReluWeights, max_rows: int, screening: torch.dtype | None = None) -> None:
+        assert weights.topk is None and weights.input_norm == "none", "Encoder sees to both"
         self.weights = weights
         self.max_rows = max_rows
         width = weights.num_features

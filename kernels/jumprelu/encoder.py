@@ -6,6 +6,7 @@ Legend of shapes: T tokens, D d_model, F features.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from torch import Tensor
@@ -13,7 +14,9 @@ from torch import Tensor
 from ft_audit.errors import ModelError, SaeError
 from ft_audit.kernels.jumprelu.backends import resolve_backend
 from ft_audit.kernels.jumprelu.cpu import CpuEncoder, NotFiniteError
+from ft_audit.kernels.jumprelu.input_norm import normalise_rows
 from ft_audit.kernels.jumprelu.naive import encode_naive
+from ft_audit.kernels.jumprelu.topk import TopKEncoder
 from ft_audit.kernels.jumprelu.weights import JumpReluWeights
 from ft_audit.kernels.sparse_rows import SparseRows
 
@@ -30,6 +33,7 @@ class Encoder:
 
     `backend` is the concrete one in use, `auto` resolved. A block has at most `max_rows` rows, by default
     what suits the backend. With Triton, a row on which more than `capacity` features fire is computed twice.
+    Where only the k largest may fire, `cpu` and `triton` share one path of plain torch operations.
     """
 
     def __init__(
@@ -45,7 +49,14 @@ class Encoder:
         self.max_rows = max_rows or MAX_ROWS
         self._block: _BlockEncoder
         self._choice: Callable[[], str]
-        if self.backend == "triton":
+        # Rows are normalised here, once for all paths.
+        weights = replace(weights, input_norm="none")
+        if weights.topk is not None and self.backend != "naive":
+            self._block, self._choice = (
+                _Checked(TopKEncoder(weights).encode),
+                lambda: "topk: float32 products",
+            )
+        elif self.backend == "triton":
             # Machines without Triton never get here.
             from ft_audit.kernels.jumprelu.triton_encoder import TritonEncoder
 
@@ -58,7 +69,8 @@ class Encoder:
             self._choice = lambda: f"cpu: {_short(cpu_encoder.screening)} screening"
             self._block = cpu_encoder
         else:
-            self._block, self._choice = _NaiveEncoder(weights), lambda: "naive"
+            self._block = _Checked(lambda x_TD: encode_naive(x_TD, weights))
+            self._choice = lambda: "naive"
 
     def describe(self) -> str:
         """The concrete choice within the backend, as "cpu: int8 screening" or "triton: fused 128x128x64"."""
@@ -75,6 +87,8 @@ class Encoder:
                 f"the dictionary reads {self.weights.d_in} dimensions, the activations have {x_TD.shape[1]}; "
                 f"choose a dictionary trained on this model"
             )
+        if self.weights.input_norm != "none":
+            x_TD = normalise_rows(x_TD, self.weights.input_norm).x_TD
         blocks = x_TD.split(self.max_rows) if x_TD.shape[0] else (x_TD,)
         try:
             parts = [self._block.encode(x_BD) for x_BD in blocks]
@@ -83,15 +97,17 @@ class Encoder:
         return parts[0] if len(parts) == 1 else SparseRows.concatenate(parts)
 
 
-class _NaiveEncoder:
-    def __init__(self, weights: JumpReluWeights) -> None:
-        self.weights = weights
+class _Checked:
+    """A path that does not look for NaN itself."""
+
+    def __init__(self, encode: Callable[[Tensor], SparseRows]) -> None:
+        self._encode = encode
 
     def encode(self, x_TD: Tensor) -> SparseRows:
         # A NaN compares false with every threshold and would pass for a token on which nothing fires.
         if not bool(x_TD.isfinite().all()):
             raise NotFiniteError
-        return encode_naive(x_TD, self.weights)
+        return self._encode(x_TD)
 
 
 def _short(dtype: object) -> str:

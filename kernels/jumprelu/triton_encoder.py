@@ -51,6 +51,7 @@ class TritonEncoder:
         plan: Plan | None = None,
         at_work: int | None = None,
     ) -> None:
+        assert weights.topk is None and weights.input_norm == "none", "Encoder sees to both"
         self.weights = weights
         self.capacity = min(capacity, weights.num_features)
         self._w_enc_DF, self._folded = weights.w_enc_DF.contiguous(), fold(weights)
