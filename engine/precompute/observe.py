@@ -279,7 +279,7 @@ def _read(
             builder.add_features(reader.name, counts_T, rows)
     if builder is not None:
         with clock.time("evidence", x_KW.device):
-            error_K, square_K = reader.sae.squared_errors(rows, x_KW, reader.encoder.backend)
+            error_K, square_K = reader.sae.squared_errors(rows, x_KW, x_KW, reader.encoder.backend)
             fired_K = rows.indptr_T1.diff().float()
             found_P4 = _sum_prompts(torch.stack([error_K, square_K, error_K.sqrt(), fired_K], 1), lengths_P)
             for column, label in enumerate(("sq_error_P", "sq_total_P", "error_norm_P", "fired_P")):

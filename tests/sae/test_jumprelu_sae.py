@@ -77,8 +77,8 @@ def test_squared_errors_are_those_of_the_reconstruction(random_sae: RandomSae) -
     sae = random_sae(width=300)
     x_TD = torch.randn(63, 8, generator=torch.Generator().manual_seed(1))
     rows = encode(x_TD, sae.weights("cpu"))
-    error_T, square_T = sae.squared_errors(rows, x_TD)
+    error_T, square_T = sae.squared_errors(rows, x_TD, x_TD)
     torch.testing.assert_close(error_T, (x_TD - sae.decode(rows)).square().sum(1))
     torch.testing.assert_close(square_T, x_TD.square().sum(1))
     with pytest.raises(AssertionError):
-        random_sae(width=20).squared_errors(rows, x_TD)
+        random_sae(width=20).squared_errors(rows, x_TD, x_TD)
