@@ -1,5 +1,12 @@
 """Audit configs and references: read strictly, explained when wrong, without any heavy library."""
 
+from ft_audit.engine.config.labels import (
+    ChatModelConfig,
+    LabelsConfig,
+    NeuronpediaConfig,
+    NeuronpediaSourceConfig,
+    ScoringConfig,
+)
 from ft_audit.engine.config.load import find_config, load_config, load_yaml
 from ft_audit.engine.config.refs import resolve_path, resolve_ref
 from ft_audit.engine.config.schema import (
@@ -12,21 +19,26 @@ from ft_audit.engine.config.schema import (
     ModelsConfig,
     PrecomputeConfig,
     SaeConfig,
-    Strict,
     computed_json,
     config_json,
 )
+from ft_audit.engine.config.strict import Strict
 
 __all__ = [
     "AuditConfig",
+    "ChatModelConfig",
     "DatasetConfig",
     "ElicitConfig",
     "GenerateConfig",
     "HookConfig",
     "JudgeConfig",
+    "LabelsConfig",
     "ModelsConfig",
+    "NeuronpediaConfig",
+    "NeuronpediaSourceConfig",
     "PrecomputeConfig",
     "SaeConfig",
+    "ScoringConfig",
     "Strict",
     "computed_json",
     "config_json",

@@ -4,16 +4,10 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, model_validator
 
-Count = Annotated[int, Field(gt=0)]
-Text = Annotated[str, Field(min_length=1)]
-
-
-class Strict(BaseModel):
-    """A border type: frozen, unknown keys refused, no value bent into another type."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+from ft_audit.engine.config.labels import LabelsConfig
+from ft_audit.engine.config.strict import Count, Strict, Text
 
 
 class ModelsConfig(Strict):
@@ -197,6 +191,7 @@ class AuditConfig(Strict):
     store: Text = Field(default_factory=default_store)
     """Where the evidence is kept; a relative path starts at the working directory."""
     audit: JudgeConfig = JudgeConfig()
+    labels: LabelsConfig = LabelsConfig()
     _base_dir: Path = PrivateAttr(default_factory=Path.cwd)
 
     @model_validator(mode="after")
@@ -222,8 +217,8 @@ def config_json(config: BaseModel) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-# Parts of a config that say where to work and keep evidence and how to judge it, not what is computed.
-NOT_COMPUTED = ("audit", "cluster", "store")
+# Parts of a config that say where to work and keep evidence, how to judge and name it, not what is computed.
+NOT_COMPUTED = ("audit", "cluster", "labels", "store")
 
 
 def computed_json(config: AuditConfig) -> dict[str, Any]:

@@ -67,7 +67,9 @@ def _interp(values: dict[str, Any]) -> list[tuple[Place, str]]:
         hook = f"{{layer: {layer}, site: resid_post, saes: [{{repo_id: {repo}, folder: {folder}}}]}}"
         found.append((("interp", "sae"), f"write `hooks: [{hook}]`"))
     if "neuronpedia" in interp:
-        found.append((("interp", "neuronpedia"), "leave it out: precompute and audit ask no network service"))
+        model = _mapping(interp["neuronpedia"]).get("model_id", "MODEL")
+        source = f"{{sae: NAME, model: {model}, source: SOURCE}}"
+        found.append((("interp", "neuronpedia"), f"write `labels: {{neuronpedia: {{sources: [{source}]}}}}`"))
     return found or [(("interp",), "write `hooks`, one entry a layer, with its saes")]
 
 

@@ -27,3 +27,7 @@ class StoreError(UserError):
 
 class MissingExtraError(UserError):
     """A verb whose optional packages are not installed."""
+
+
+class ServiceError(UserError):
+    """A service on the network that does not answer, or not as it should."""

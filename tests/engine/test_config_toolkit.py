@@ -51,7 +51,10 @@ def test_every_key_of_the_toolkit_s_readme_is_translated(
             ":10: interp.sae:",
             "`hooks: [{layer: 22, site: resid_post, saes: [{repo_id: google/gemma-scope-2-1b-it,",
         ),
-        (":14: interp.neuronpedia:", "leave it out"),
+        (
+            ":14: interp.neuronpedia:",
+            "`labels: {neuronpedia: {sources: [{sae: NAME, model: gemma-3-1b-it, source: SOURCE}]}}`",
+        ),
     ]
     assert len(lines) == len(expected) + 2
     for line, (place, ours) in zip(lines[1:-1], expected, strict=True):

@@ -1,0 +1,1 @@
+"""Labels that others have published for a dictionary's features."""
