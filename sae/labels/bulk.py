@@ -45,7 +45,7 @@ class BulkLabels:
         if not lines:
             raise ServiceError(
                 f"{self._where('source.jsonl')}: there is no such file, so nothing tells which dictionary "
-                "these labels are for: check labels.neuronpedia.bulk and its sources, or fetch the whole folder"
+                "these labels are for: check labels.neuronpedia.bulk and its sources"
             )
         return parse(SourceRow, lines[0], self._where("source.jsonl"))
 

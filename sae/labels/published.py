@@ -53,8 +53,8 @@ def check_source(sae: PublishedSae, source: SourceRow) -> None:
             f"labels: whether Neuronpedia's source {source.modelId}/{source.id} was made from the dictionary "
             f"{sae.name!r} cannot be told (ours is published at "
             f"{_slashed(ours) or _slashed(ours_saelens)!r}, theirs at "
-            f"{_slashed(theirs) or _slashed(theirs_saelens)!r}): say where yours was published, with repo_id and "
-            "folder of the source in labels.neuronpedia.sources"
+            f"{_slashed(theirs) or _slashed(theirs_saelens)!r}): say where yours was published, with repo_id "
+            "and folder of the source in labels.neuronpedia.sources"
         )
     if isinstance(source.saelensConfig, dict) and isinstance(width := source.saelensConfig.get("d_sae"), int):
         _same(sae, source, "width", str(sae.width), str(width))
@@ -88,8 +88,8 @@ def _same(sae: PublishedSae, source: SourceRow, what: str, ours: str, theirs: st
     if ours != theirs:
         raise SaeError(
             f"labels: Neuronpedia's source {source.modelId}/{source.id} is another dictionary than "
-            f"{sae.name!r} ({what}: {theirs!r}, not {ours!r}); its labels would be wrong: name the right source in "
-            "labels.neuronpedia.sources"
+            f"{sae.name!r} ({what}: {theirs!r}, not {ours!r}); its labels would be wrong: name the right "
+            "source in labels.neuronpedia.sources"
         )
 
 
