@@ -53,7 +53,7 @@ def nearest_explained_neighbors(
         (row for row in labels.of(DecoderNeighbor, feature) if row.cosine >= min_cos),
         key=lambda row: (-row.cosine, row.neighbor),
     )[:search_k]
-    found = []
+    found: list[NeighborLabel] = []
     for row in near:
         explained = own_labels(labels, row.neighbor)
         if explained and len(found) < n:

@@ -80,6 +80,16 @@ class FeatureIndex:
         prompt_N, position_N = self._places(suite, token_N)
         return FeatureTokens(token_N, prompt_N, position_N, value_N)
 
+    def num_tokens(self, suite: str) -> int:
+        """How many tokens the suite has; StoreError where the copy holds no such suite."""
+        return int(self._prompt_indptr(suite)[-1])
+
+    def token_ids(self, suite: str, start: int, stop: int) -> NDArray[np.int64]:
+        """The ids of the suite's tokens from number `start` to before `stop`."""
+        return self._array(suite_path(suite, "token_id_T"), f"tokens of {suite!r}")[start:stop].astype(
+            np.int64
+        )
+
     def top_contexts(
         self, sae: str, suite: str, side: str, feature: int, num_contexts: int = 8, window: int = 12
     ) -> tuple[Context, ...]:

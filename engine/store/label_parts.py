@@ -7,6 +7,7 @@ Nobody needs a lock to add one: of two that are added at once, both stay.
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from arro3.core import Array, DataType, Table
@@ -24,7 +25,7 @@ Column = Sequence[str] | NDArray[np.int64] | NDArray[np.float64]
 
 def append_part(place: Place, folder: str, columns: Mapping[str, Column]) -> None:
     """Add a file of these columns, all of one length, behind those that are there."""
-    arrays = {
+    arrays: dict[str, Any] = {
         name: Array.from_numpy(column) if isinstance(column, np.ndarray) else Array(column, DataType.string())
         for name, column in columns.items()
     }

@@ -112,7 +112,6 @@ class DecoderNeighbor:
 
 Row = TypeVar("Row", LabelText, LabelScore, TokenEffect, DecoderNeighbor)
 KINDS = (LabelText, LabelScore, TokenEffect, DecoderNeighbor)
-_ARRAY_TYPES = {int: np.int64, float: np.float64}
 
 
 class DictionaryLabels:
@@ -191,7 +190,7 @@ def _column(kind: Any, values: list[Any]) -> Column:
     if kind is str:
         # Half a surrogate pair, which JSON may hold, has no place in a file.
         return [text[:MAX_TEXT].encode("utf-8", "replace").decode() for text in values]
-    return np.array(values, dtype=_ARRAY_TYPES[kind])
+    return np.array(values, dtype=np.int64) if kind is int else np.array(values, dtype=np.float64)
 
 
 def _group(found: dict[int, list[Row]], rows: Iterable[Row]) -> None:

@@ -7,8 +7,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from email.message import Message
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException, HTTPMessage
+from http.client import HTTPException
 
 from ft_audit.errors import ServiceError
 
@@ -95,7 +96,7 @@ class PoliteHttp:
         self._last = time.monotonic()
         self.num_requests += 1
 
-    def _look_at(self, headers: HTTPMessage) -> None:
+    def _look_at(self, headers: Message) -> None:
         left = headers.get("x-limit-remaining", "")
         if left.isdigit():
             plain = 1.0 / self.requests_per_second
@@ -108,7 +109,7 @@ def _checked(url: str) -> str:
     return url
 
 
-def _asked_wait(headers: HTTPMessage, otherwise: float) -> float:
+def _asked_wait(headers: Message, otherwise: float) -> float:
     """Return how long `Retry-After` asks to wait, in seconds or until a date."""
     asked = headers.get("Retry-After", "").strip()
     if asked.isdigit():
