@@ -53,6 +53,21 @@ class SparseRows:
         dense_TF[row_N, self.index_N.long()] = self.value_N.float()
         return dense_TF
 
+    def to(self, device: torch.device | str) -> Self:
+        """The same rows on `device`."""
+        moved = (x.to(device) for x in (self.indptr_T1, self.index_N, self.value_N))
+        return type(self)(*moved, self.num_features)
+
+    def take(self, row_S: Tensor) -> Self:
+        """The rows numbered `row_S` (int64 [S], on the rows' device), in that order."""
+        counts_S = self.indptr_T1.diff()[row_S]
+        indptr_S1 = torch.cat([counts_S.new_zeros(1), counts_S.cumsum(0)])
+        shift_S = self.indptr_T1[row_S] - indptr_S1[:-1]
+        size = int(indptr_S1[-1])
+        entry_N = torch.repeat_interleave(shift_S, counts_S, output_size=size)
+        entry_N += torch.arange(size, device=entry_N.device)
+        return type(self)(indptr_S1, self.index_N[entry_N], self.value_N[entry_N], self.num_features)
+
     @classmethod
     def concatenate(cls, parts: list[Self]) -> Self:
         """The rows of all parts, in order; raises AssertionError if they disagree on `num_features`."""

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from ft_audit.engine.cluster import Scheduler
+from ft_audit.engine.diff.agreement import put_agreement
 from ft_audit.engine.diff.contexts import contexts_table
+from ft_audit.engine.diff.coverage import put_coverage
 from ft_audit.engine.diff.elicited import ConditionEvidence, condition_evidence, conditions_table
 from ft_audit.engine.diff.feature_index import put_feature_index, put_feature_statistics
 from ft_audit.engine.diff.figures import PRIMARY as PRIMARY_FIGURE
@@ -48,6 +51,8 @@ class DiffInputs:
     prompts: Mapping[str, Sequence[Prompt]]
     """Suite name to its prompts."""
     hooks: Sequence[HookEntry]
+    decoders: Mapping[str, NDArray[np.floating]]
+    """Dictionary name to the directions that its features write [F, W]."""
     survey: Survey
     control: tuple[RunReader, RunReader] | None
     """The base's run over one suite, and the same in other batches."""
@@ -113,6 +118,8 @@ def _suite_statistics(writer: DiffWriter, inputs: DiffInputs, scheduler: Schedul
                 found.figures[f"features_changed/{sae.name}/{label}"] = float(features.num_passing)
                 change = put_fvu(writer, pair, sae.name, hook.name)
                 found.figures.update({f"{name}/{sae.name}/{label}": v for name, v in change.items()})
+                put_coverage(writer, pair, hook.name, features, inputs.decoders[sae.name])
+    put_agreement(writer, inputs.hooks, inputs.decoders, found.features)
     for pair, label in labelled:
         found.figures.update({f"{name}/{label}": v for name, v in put_logits(writer, pair).items()})
 

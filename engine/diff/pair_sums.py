@@ -109,9 +109,7 @@ def principal_components(
 ) -> tuple[FloatArray, FloatArray]:
     """Return (share of the variance [C], unit directions [C, W]) of the centred difference.
 
-    The sketch is Y = A Omega with A the summed outer products and Omega Gaussian; the Nyström approximation
-    Y (Omega' Y)^+ Y' of A is that of Tropp et al. 2017 (Fixed-rank approximation of a positive-semidefinite
-    matrix from streaming data), stabilised by their shift.
+    The sketch is Y = A Omega with A the summed outer products and Omega Gaussian.
     """
     width, columns = sketch_WR.shape
     omega_WR = sketch_matrix(width, columns).astype(np.float64)
@@ -119,20 +117,31 @@ def principal_components(
     spread = sum_squares - num_tokens * float(mean_W @ mean_W)
     if num_tokens < 2 or spread <= 0 or not np.isfinite(centred_WR).all():
         return np.zeros(0), np.zeros((0, width))
+    energy_R, directions_RW = nystrom(centred_WR)
+    count = min(COMPONENTS, len(energy_R))
+    components_CW = directions_RW[:count]
+    # Of either sign of a direction, the one whose largest coordinate is positive.
+    signs_C = np.sign(components_CW[np.arange(count), np.abs(components_CW).argmax(1)])
+    return np.minimum(energy_R[:count] / spread, 1.0), components_CW * signs_C[:, None]
+
+
+def nystrom(sketch_WR: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return (eigenvalues [R], largest first; unit eigenvectors [R, W]) of what a sketch A Omega keeps of A.
+
+    That is the Nyström approximation Y (Omega' Y)^+ Y' of Tropp et al. 2017 (Fixed-rank approximation of a
+    positive-semidefinite matrix from streaming data), stabilised by their shift. It never exceeds A.
+    """
+    width, columns = sketch_WR.shape
+    omega_WR = sketch_matrix(width, columns).astype(np.float64)
     # What rounding leaves of a symmetric matrix need not be semidefinite; a small shift makes it so.
-    shift = np.sqrt(width) * np.finfo(np.float32).eps * float(np.linalg.norm(centred_WR, 2))
-    shifted_WR = centred_WR + shift * omega_WR
+    shift = np.sqrt(width) * np.finfo(np.float32).eps * float(np.linalg.norm(sketch_WR, 2))
+    shifted_WR = sketch_WR + shift * omega_WR
     core_RR = omega_WR.T @ shifted_WR
     values, vectors = np.linalg.eigh((core_RR + core_RR.T) / 2)
     kept = values > values.max() * 1e-10
     root_WR = shifted_WR @ (vectors[:, kept] / np.sqrt(values[kept]))
     left_WR, singular_R, _ = np.linalg.svd(root_WR, full_matrices=False)
-    count = min(COMPONENTS, len(singular_R))
-    energy_C = np.maximum(singular_R[:count] ** 2 - shift, 0.0)
-    components_CW = left_WR[:, :count].T
-    # Of either sign of a direction, the one whose largest coordinate is positive.
-    signs_C = np.sign(components_CW[np.arange(count), np.abs(components_CW).argmax(1)])
-    return np.minimum(energy_C / spread, 1.0), components_CW * signs_C[:, None]
+    return np.maximum(singular_R**2 - shift, 0.0), left_WR.T
 
 
 def logit_statistics(run: RunReader) -> dict[str, NDArray[Any]]:

@@ -65,13 +65,17 @@ class SuiteFeatures:
 
     def leading(self, top: int) -> list[int]:
         """Return up to `top` features that pass the tests, largest |z| first."""
-        z, q = np.asarray(self.arrays["z"]), np.asarray(self.arrays["q"])
-        passes = np.nan_to_num(q, nan=1.0) < MAX_Q
-        percentile = np.asarray(self.arrays["aa_percentile"])
-        if np.isfinite(percentile).any():
-            passes &= np.nan_to_num(percentile) >= NOISE_PERCENTILE
-        order = np.argsort(-np.abs(np.nan_to_num(z)), kind="stable")
-        return [int(f) for f in order if passes[f]][:top]
+        passes_F = self.passes()
+        order = np.argsort(-np.abs(np.nan_to_num(np.asarray(self.arrays["z"]))), kind="stable")
+        return [int(f) for f in order if passes_F[f]][:top]
+
+    def passes(self) -> NDArray[np.bool_]:
+        """Return which features pass the tests: significant, and above the noise floor where there is one."""
+        passes_F = np.nan_to_num(np.asarray(self.arrays["q"]), nan=1.0) < MAX_Q
+        percentile_F = np.asarray(self.arrays["aa_percentile"])
+        if np.isfinite(percentile_F).any():
+            passes_F &= np.nan_to_num(percentile_F) >= NOISE_PERCENTILE
+        return np.asarray(passes_F)
 
     @property
     def num_passing(self) -> int:

@@ -17,7 +17,7 @@ from ft_audit.engine.tokens.batches import BatchPlan
 from ft_audit.engine.tokens.tokenize import TokenizedSuite
 
 EVIDENCE = 4  # raised whenever the same inputs would leave other evidence
-PAIR = 1  # the same for the statistics of two models side by side
+PAIR = 2  # the same for the statistics of two models side by side
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft")
 
 

@@ -197,7 +197,7 @@ def observe(
     clock: Clock,
     *,
     final: bool,
-    encode: bool,
+    known: Mapping[str, SparseRows] | None = None,
 ) -> SideBatch:
     """Add to `builder` what one model's forward pass leaves, and return it for comparing.
 
@@ -206,7 +206,7 @@ def observe(
     norm. Per prompt and dictionary: summed squared error and summed squares, from which FVU follows, and the
     mean error norm. With `final` also the final-normed hidden state at the last token, from which the
     next-token distribution follows. Without a builder only what comparing needs is computed: the mask, and
-    the features where `encode` asks for them.
+    the features, unless they are `known` from an earlier run over the same batch.
     """
     device = view.last_P.device
     with clock.time("evidence", device):
@@ -233,10 +233,13 @@ def observe(
                     builder.add_tokens(name, x_TW)
                 if forward.final_TD is not None:
                     builder.add_tokens(FINAL, forward.final_TD)
-    rows: dict[str, SparseRows] = {}
-    if encode:
-        for reader in readers:
-            rows[reader.name] = _read(reader, stream[reader.hook], lengths_P, mask_T, builder, clock)
+    if known is not None:
+        assert builder is None, "what is known was kept before"
+        return SideBatch(forward, mask_T, known)
+    rows = {
+        reader.name: _read(reader, stream[reader.hook], lengths_P, mask_T, builder, clock)
+        for reader in readers
+    }
     return SideBatch(forward, mask_T, rows)
 
 

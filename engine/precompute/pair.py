@@ -4,7 +4,7 @@ Shapes: P prompts of the batch, T real tokens of the batch, K tokens that count 
 hook, R columns of the sketch, B position buckets, D width of the residual stream, V vocabulary, F features.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -24,7 +24,8 @@ from ft_audit.engine.diff.pair_sums import (
     moment_arrays,
     sketch_matrix,
 )
-from ft_audit.engine.precompute.observe import BatchView, SideBatch
+from ft_audit.engine.precompute.missed import missed_change, sample_tokens
+from ft_audit.engine.precompute.observe import BatchView, Reader, SideBatch
 from ft_audit.engine.tokens.role import Role
 from ft_audit.engine.tokens.tokenize import TokenizedSuite
 from ft_audit.kernels.diff_stats import PairRows, SideRows, prompt_differences
@@ -41,6 +42,8 @@ class PairSettings:
 
     logits: tuple[Logits, Logits] | None
     """Next-token logits of base and tuned from final hidden states [N, D]."""
+    readers: Sequence[Reader]
+    """The dictionaries whose account of the difference is compared with the difference itself."""
     num_features: Mapping[str, int]
     """Dictionary name to width; empty where the features themselves are stored."""
     groups: Groups
@@ -76,6 +79,11 @@ class PairBuilder:
             self._logits(view, base.forward.final_TD, tuned.forward.final_TD)
         for name in self.settings.num_features:
             self._features(name, view, mask_T, base.rows[name], tuned.rows[name])
+        sample_S, prompt_S = sample_tokens(view, mask_T)
+        for reader in self.settings.readers:
+            for label, energy_S in missed_change(reader, base, tuned, sample_S.to(self.device)).items():
+                sums_P = np.bincount(prompt_S, energy_S, minlength=len(view.length_P))
+                self._rows(f"missed/{reader.name}/{label}", sums_P)
         return mask_T
 
     def finish(self) -> dict[str, NDArray[Any]]:

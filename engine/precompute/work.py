@@ -33,6 +33,7 @@ from ft_audit.engine.runners.forward import Forward, HookPoint
 from ft_audit.engine.store import RunReader, SegmentData
 from ft_audit.engine.tokens.batches import Batch
 from ft_audit.kernels.jumprelu import Encoder
+from ft_audit.kernels.sparse_rows import SparseRows
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_cpu")
 
@@ -134,7 +135,8 @@ class Workshop:
                 with clock.time("pair", view.last_P.device):
                     mask_T = pair.add(view, sides["base"], sides["tuned"])
                     builders["pair"].add_batch(view, mask_T)
-            num_tokens += len(view.token_T) * len(sides.keys() - ({"base"} if stored else set()))
+            read_back = {"base"} if stored is not None and stored.has_activations else set()
+            num_tokens += len(view.token_T) * len(sides.keys() - read_back)
             on_tokens(len(view.token_T))
         if pair is not None:
             builders["pair"].stats = pair.finish()
@@ -168,10 +170,11 @@ class Workshop:
     ) -> dict[Side, SideBatch]:
         """Return what each model makes of the batch, as far as this work needs it."""
         paired = "pair" in work.sides
+        read_back = stored is not None and stored.has_activations
         found: dict[Side, SideBatch] = {}
         forwards: dict[Side, Forward] = {}
         with clock.time("forward", view.last_P.device):
-            if work.sides & {"base", "control"} or (paired and stored is None):
+            if work.sides & {"base", "control"} or (paired and not read_back):
                 side: Side = "control" if planned.is_control else "base"
                 forwards[side] = self.runners.base(view, final=planned.final, shared=paired)
             if paired or "tuned" in work.sides:
@@ -180,6 +183,10 @@ class Workshop:
             assert stored is not None, "the base has run unless it is stored"
             with clock.time("read"):
                 forwards["base"] = stored.forward(view, self.job.models.device)
+        known = None
+        if stored is not None:
+            with clock.time("read"):
+                known = stored.features(view, self.readers, self.job.models.device)
         for side, forward in forwards.items():
             builder = builders.get(side)
             found[side] = observe(
@@ -189,13 +196,14 @@ class Workshop:
                 builder,
                 clock,
                 final=planned.suite.to_the_end,
-                encode=builder is not None or planned.moments,
+                known=known if side == "base" else None,
             )
         return found
 
     def _pair_builder(self, planned: Pass) -> PairBuilder:
         settings = PairSettings(
             logits=(self.job.models.base_logits, self.job.models.tuned_logits) if planned.logits else None,
+            readers=self.readers,
             num_features={r.name: r.sae.spec.width for r in self.readers} if planned.moments else {},
             groups=planned.groups,
             backend=self.job.backend,
@@ -204,36 +212,65 @@ class Workshop:
         return PairBuilder(planned.suite.tokens, settings, self.job.models.device)
 
     def _stored_base(self, planned: Pass, work: SegmentWork, clock: Clock) -> "_Stored | None":
-        """Return the base's stored activations of the segment, where the base need not run again."""
-        if "pair" not in work.sides or "base" in work.sides or not planned.runs["base"].keep_tokens:
+        """Return what the base's run keeps of the segment, where the pair needs it and it is committed."""
+        if "pair" not in work.sides or "base" in work.sides:
             return None
-        run_id = planned.runs["base"].run_id
+        base = planned.runs["base"]
+        if not (base.keep_features or base.keep_tokens):
+            return None
+        names = [hook.name for hook in self.job.hooks] + ([FINAL] if planned.final else [])
         with clock.time("read"):
-            if run_id not in self._stored:
-                self._stored[run_id] = self.job.store.open_run(run_id, allow_incomplete=True)
-            reader = self._stored[run_id]
-            names = [hook.name for hook in self.job.hooks] + ([FINAL] if planned.final else [])
-            data = reader.segment(work.number, saes=(), dense=(), tokens=names)
+            if base.run_id not in self._stored:
+                self._stored[base.run_id] = self.job.store.open_run(base.run_id, allow_incomplete=True)
+            data = self._stored[base.run_id].segment(
+                work.number,
+                saes=[reader.name for reader in self.readers] if base.keep_features else (),
+                dense=(),
+                tokens=names if base.keep_tokens else (),
+            )
         return _Stored(data, DTYPES[self.job.config.models.dtype])
 
 
 @dataclass(slots=True)
 class _Stored:
-    """The base's activations over one segment, as it left them."""
+    """The base's activations and features over one segment, as far as its run keeps them."""
 
     data: SegmentData
     dtype: torch.dtype
 
+    @property
+    def has_activations(self) -> bool:
+        """Whether the base need not run again."""
+        return bool(self.data.tokens)
+
     def forward(self, view: BatchView, device: torch.device) -> Forward:
         """Return what the base's forward pass over the batch gave."""
+        token_T = self._place(view)
+        hooks = {name: self._tensor(rows[token_T]).to(device) for name, rows in self.data.tokens.items()}
+        return Forward(hooks, hooks.pop(FINAL, None))
+
+    def features(
+        self, view: BatchView, readers: Sequence[Reader], device: torch.device
+    ) -> dict[str, SparseRows] | None:
+        """Return every dictionary's features at the batch's tokens; None where the run keeps none."""
+        if not self.data.features:
+            return None
+        token_T = torch.from_numpy(self._place(view))
+        found = {}
+        for reader in readers:
+            indptr_T1, index_N, bits_N = (torch.from_numpy(part) for part in self.data.features[reader.name])
+            rows = SparseRows(indptr_T1, index_N, bits_N.view(torch.bfloat16), reader.sae.spec.width)
+            found[reader.name] = rows.take(token_T).to(device)
+        return found
+
+    def _place(self, view: BatchView) -> NDArray[np.int64]:
+        """Return where each of the batch's tokens lies in the segment [T]."""
         order = np.argsort(self.data.prompt_P, kind="stable")
         prompts = np.array(view.batch.prompts)
         place_P = order[np.searchsorted(self.data.prompt_P[order], prompts)]
         assert np.array_equal(self.data.prompt_P[place_P], prompts), "a segment holds the same prompts always"
         starts_P = self.data.prompt_indptr_P1[place_P]
-        token_T = np.repeat(starts_P - view.indptr_P1[:-1], view.length_P) + np.arange(len(view.token_T))
-        hooks = {name: self._tensor(rows[token_T]).to(device) for name, rows in self.data.tokens.items()}
-        return Forward(hooks, hooks.pop(FINAL, None))
+        return np.repeat(starts_P - view.indptr_P1[:-1], view.length_P) + np.arange(len(view.token_T))
 
     def _tensor(self, rows_TW: NDArray[Any]) -> Tensor:
         if rows_TW.dtype == np.uint16:

@@ -83,6 +83,7 @@ def write_diff(job: Job, passes: Sequence[Pass], place: Place, *, progress: bool
         pairs=pairs,
         prompts={s.name: s.tokens.suite.prompts for s in job.suites.suites},
         hooks=job.hooks,
+        decoders={sae.spec.name: sae.w_dec_FD.numpy() for sae in job.saes},
         survey=job.suites.survey,
         control=None if control is None else (readers["base", control], readers["control", control]),
         next_token=next_token,

@@ -32,6 +32,14 @@ def test_concatenating_keeps_the_order_of_rows() -> None:
     assert torch.equal(joined.dense(), torch.cat([part.dense() for part in parts]))
 
 
+@pytest.mark.parametrize("order", [[2, 0], [1, 1, 3], [], [0, 1, 2, 3]])
+def test_taking_rows_is_indexing_the_dense_ones(order: list[int]) -> None:
+    rows = make_rows([{1: 2.0, 4: 1.0}, {}, {0: 3.0}, {2: 1.0, 3: 5.0, 4: 0.5}])
+    taken = rows.take(torch.tensor(order, dtype=torch.int64))
+    assert torch.equal(taken.dense(), rows.dense()[order])
+    assert taken.num_rows == len(order)
+
+
 def test_no_rows_have_no_l0() -> None:
     assert make_rows([]).l0 == 0.0
 

@@ -133,6 +133,34 @@ def test_reconstruction_errors_give_the_dense_fvu(
     assert change == pytest.approx(stored_fvu["tuned"] - stored_fvu["base"])
 
 
+def test_what_the_dictionary_misses_of_the_difference_is_the_dense_formula(
+    tiny: Any, world: Any, full_job: Any
+) -> None:
+    sae = tiny.read_sae(world.root / "saes" / SAE)
+    models = {side: hf_model(world, side) for side in ("base", "tuned")}
+    prompts = {side: stored_prompts(full_job.run(side, "train")) for side in models}
+    found = {
+        name: full_job.diff.array(f"coverage/{SAE}/train", f"sq_{name}_P") for name in ("moved", "missed")
+    }
+    num_sampled = 0
+    for index, base in prompts["base"].items():
+        x, decoded = {}, {}
+        for side, model in models.items():
+            stored = prompts[side][index]
+            x[side] = hf_states(model, stored.ids_T).hidden_states[LAYER + 1][0].double()
+            decoded[side] = torch.from_numpy(stored.value_TF).double() @ sae["w_dec"].double()
+        both_T = base.mask_T & prompts["tuned"][index].mask_T
+        sample_T = both_T & ((np.arange(len(both_T)) + index) % 8 == 0)
+        d_TD, r_TD = (side["tuned"] - side["base"] for side in (x, decoded))
+        moved, missed = ((part[sample_T] ** 2).sum().item() for part in (d_TD, d_TD - r_TD))
+        np.testing.assert_allclose(found["moved"][index], moved, rtol=1e-3)
+        np.testing.assert_allclose(found["missed"][index], missed, rtol=1e-3)
+        num_sampled += int(sample_T.sum())
+    assert num_sampled > 50
+    seen = full_job.diff.array(f"coverage/{SAE}/train", "seen")[0]
+    assert seen == pytest.approx(max(0.0, 1 - found["missed"].sum() / found["moved"].sum()))
+
+
 def test_tokens_and_masks_are_the_tokenizers(tiny: Any, world: Any, full_job: Any) -> None:
     tokenizer = AutoTokenizer.from_pretrained(world.root / "base")
     special = set(tokenizer.all_special_ids)
@@ -189,7 +217,7 @@ def test_massive_tokens_count_nowhere(tiny: Any, world: Any) -> None:
     view = view_batch(tokens, batch, 0, torch.device("cpu"))
     builder = SegmentBuilder()
     forward = HfRunner(model, [HookPoint(LAYER)]).run(view.padded)
-    seen = observe(forward, view, [], builder, Clock(), final=False, encode=True)
+    seen = observe(forward, view, [], builder, Clock(), final=False)
     got = builder.finish(tokens)
     special = np.isin(got.token_T, tokenizer.all_special_ids)
     norm_T = np.concatenate(

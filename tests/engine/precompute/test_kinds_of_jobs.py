@@ -36,8 +36,10 @@ def bare_job(run_job: Any, store: Path) -> Any:
 def test_without_elicit_rows_are_ranked_by_what_they_move(bare_job: Any) -> None:
     assert {run["suite"] for run in bare_job.report["runs"]} == {"chat", "train"}
     assert set(bare_job.diff.tables()) - {"contexts"} == {
+        "agreement",
         "embedding_rows",
         "leading",
+        "matches",
         "prompts",
         "rows",
         "weights",
@@ -69,6 +71,27 @@ def test_every_dictionary_of_every_hook_is_there(bare_job: Any) -> None:
     assert groups <= set(bare_job.diff.groups())
     figures = bare_job.diff.manifest.summary["figures"]
     assert figures["residual_shift/resid_post/1/chat"] != figures["residual_shift/resid_post/3/chat"]
+
+
+def test_dictionaries_are_held_against_each_other_and_against_the_change(bare_job: Any) -> None:
+    names = ("layer_1_width_96", "layer_1_width_64", "layer_3_width_96")
+    agreement = bare_job.diff.table("agreement").records()
+    pairs = {(sae, other) for sae in names for other in names if sae != other}
+    assert {(row["sae"], row["other"]) for row in agreement} == pairs
+    assert len(agreement) == 2 * len(pairs)
+    for row in agreement:
+        assert 0 <= row["num_agreeing"] <= row["num_matched"] <= row["num_leading"]
+    for row in bare_job.diff.table("matches").records():
+        assert row["match"] < int(row["other"].rpartition("_")[2]) and -1 <= row["cosine"] <= 1
+    for name in names:
+        for suite in ("chat", "train"):
+            found = bare_job.diff.stats(f"coverage/{name}/{suite}")
+            assert 0 <= found["seen_low"][0] <= found["seen"][0] <= found["seen_high"][0] <= 1
+            best = found["best_M"]
+            assert (best > 0).all() and (np.diff(best) >= 0).all() and best[-1] <= 1
+            assert all(
+                (found[curve] <= best + 1e-9).all() for curve in ("strongest_M", "random_M", "leading_M")
+            )
 
 
 def test_the_last_blocks_hook_comes_before_the_final_norm(world: Any, bare_job: Any) -> None:

@@ -65,6 +65,7 @@ class Corpus:
         plan = plan_batches(self.length_P, 100, tokens_per_segment)
         settings = PairSettings(
             logits=(lambda x: x @ self.head_WV, lambda x: x @ self.head_WV),
+            readers=[],
             num_features={},
             groups=suite_groups(self.suite, by_tag=True),
             backend="cpu",

@@ -77,7 +77,8 @@ def test_statistics_alone_are_those_of_stored_features_to_the_bit(run_job: Any, 
     small = run_job(tmp_path / "stats", **sections, precompute={"keep": "stats"})
     assert small.run("tuned", "train").manifest.sae_names() == []
     assert small.run("base", "chat").manifest.sae_names() == [SAE]  # the noise floor's
-    groups = [g for g in whole.diff.groups() if g.startswith(("features/", "groups/", "fvu/", "tokens/"))]
+    kinds = ("features/", "groups/", "fvu/", "tokens/", "coverage/")
+    groups = [g for g in whole.diff.groups() if g.startswith(kinds)]
     assert any(g.startswith("groups/") for g in groups)
     for group in groups:
         ours, theirs = small.diff.stats(group), whole.diff.stats(group)
