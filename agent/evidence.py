@@ -138,7 +138,7 @@ class Evidence:
             return int(record["rank"]), SUITE_ORDER.index(roles[record["suite"]])
 
         found: dict[tuple[str, int], Feature] = {}
-        for record in sorted(self._records("leading"), key=place):
+        for record in sorted(self.records("leading"), key=place):
             name = (record["sae"], int(record["feature"]))
             if len(found) == limit:
                 break
@@ -193,7 +193,7 @@ class Evidence:
                 tokens=tuple(record["tokens"]),
                 activations=tuple(float(value) for value in record["activations"]),
             )
-            for record in self._records("contexts", own)
+            for record in self.records("contexts", own)
         ]
         return sorted(found, key=lambda context: (context.side, context.rank))
 
@@ -238,7 +238,7 @@ class Evidence:
                 rows=tuple(record.get("rows") or ()),
                 measures={name: number(record, name) for name in record if name not in fixed},
             )
-            for record in self._records("conditions")
+            for record in self.records("conditions")
         ]
 
     @property
@@ -281,7 +281,7 @@ class Evidence:
         """The first sample of base and tuned to each elicited probe, in the table's order."""
         asked = self._probes()
         pairs: dict[tuple[str, int], dict[str, str]] = {}
-        for record in self._records("generations", {"sample": 0}):
+        for record in self.records("generations", {"sample": 0}):
             if record["condition"] is None:
                 continue  # a behaviour suite's
             key = (text(record, "condition"), int(record["row"]))
@@ -296,12 +296,10 @@ class Evidence:
         plain = {"suite": elicited[0] if elicited else None, "group": PLAIN}
         return {
             int(record["row"]): text(record, "text_preview").removeprefix("user: ")
-            for record in self._records("prompts", plain)
+            for record in self.records("prompts", plain)
         }
 
-    def _records(
-        self, name: str, equal: Mapping[str, str | int | None] | None = None
-    ) -> list[dict[str, Any]]:
+    def records(self, name: str, equal: Mapping[str, str | int | None] | None = None) -> list[dict[str, Any]]:
         """The rows of a table, in its order, whose columns have these values; none without the table."""
         table = self.table(name)
         if table is None:

@@ -140,6 +140,48 @@ class Fvu:
 
 
 @dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of the change on one suite a dictionary sees: shares of the summed square of tuned - base."""
+
+    sae: str
+    suite: str
+    seen: float  # by its own account: the difference of the reconstructions; with its 95% interval
+    seen_low: float
+    seen_high: float
+    # In the span of 1, 2, … directions:
+    leading: tuple[float, ...]  # those of the leading changed features
+    strongest: tuple[float, ...]  # its own along which the change is largest
+    random: tuple[float, ...]  # chosen in the same way out of as many random ones
+    best: tuple[float, ...]  # the most that any so many directions hold
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How many leading changed features of one dictionary have a match in another that changed alike."""
+
+    sae: str
+    other: str
+    suite: str
+    num_leading: int
+    num_matched: int  # with a decoder direction that is nearly the same
+    num_agreeing: int  # whose match changed too, in the same direction
+    agreement: float  # num_agreeing / num_leading, with its 95% interval; NaN where nothing leads
+    low: float
+    high: float
+    shuffled: float  # what matches dealt out at random would give
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The feature of another dictionary whose decoder direction is nearest."""
+
+    sae: str
+    feature: int
+    cosine: float
+    mutual: bool  # whether the nearest one of that feature is, in turn, the one asked about
+
+
+@dataclass(frozen=True, slots=True)
 class LayerProfile:
     """How far each layer's residual stream moved on one suite."""
 
