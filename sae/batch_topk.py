@@ -1,16 +1,20 @@
 """Owns the arithmetic of one BatchTopK training step, written out by hand so that nothing large is allocated.
 
 BatchTopK after Bussmann et al. 2024 (arXiv 2412.06410): the k * B largest pre-activations of a batch are
-kept. The auxiliary loss after Gao et al. 2024 (arXiv 2406.04093), section A.2, lets features that have
+kept. Matryoshka after Bussmann et al. 2025 (arXiv 2503.17547): each of several prefixes of the features must
+explain the activations by itself, and the loss is the mean of theirs; an ordinary dictionary has one prefix,
+all of it. The auxiliary loss after Gao et al. 2024 (arXiv 2406.04093), section A.2, lets features that have
 not fired for long explain what is left. Autograd would keep several [B, F] tensors alive; the gradients
 below need two, allocated once.
 
-Legend of shapes: B tokens of a batch, D d_model, F features, A dead features that get the auxiliary loss.
+Legend of shapes: B tokens of a batch, D d_in, F features, A dead features that get the auxiliary loss.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -20,17 +24,32 @@ MAX_AUX_FEATURES = 256
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """A dictionary to go on from, in the units of the scaled activations and with a decoder of unit norm."""
+
+    w_enc_DF: Tensor
+    w_dec_FD: Tensor
+    b_enc_F: Tensor
+    b_dec_D: Tensor
+    threshold_F: Tensor
+    """Above 0. Activations compete in units of it, so that the features keep their proportions."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepStats:
     """What one step saw, before its update."""
 
     l0: float
     fvu: float  # squared error over squared distance to the batch mean
     dead_share: float
-    min_kept: float  # smallest kept activation; inf when nothing was kept
+    min_kept: float  # smallest kept activation, in units of its threshold if it has one; inf for none
 
 
 class BatchTopK:
-    """Parameters (float32), their optimiser and the buffers of the step; inputs are already scaled."""
+    """Parameters (float32), their optimiser and the buffers of the step; inputs are already scaled.
+
+    `prefixes` are the rising widths of the Matryoshka's prefixes, the last of which is `width`.
+    """
 
     def __init__(
         self,
@@ -43,17 +62,22 @@ class BatchTopK:
         compute: torch.dtype,
         dead_after_tokens: int,
         aux_coefficient: float,
+        prefixes: Sequence[int] = (),
+        start: Start | None = None,
     ) -> None:
-        batch, d_in = first_BD.shape
+        batch = first_BD.shape[0]
         device = first_BD.device
         self.k, self.compute = k, compute
         self.dead_after_tokens, self.aux_coefficient = dead_after_tokens, aux_coefficient
-        generator = torch.Generator().manual_seed(seed)
-        w_dec_FD = torch.nn.functional.normalize(torch.randn(width, d_in, generator=generator), dim=1)
-        self.w_dec_FD = w_dec_FD.to(device)
-        self.w_enc_DF = self.w_dec_FD.t().contiguous()
-        self.b_enc_F = torch.zeros(width, device=device)
-        self.b_dec_D = first_BD.mean(0)
+        self.blocks = list(pairwise([0, *(prefixes or (width,))]))
+        assert self.blocks[-1][1] == width and all(first < last for first, last in self.blocks)
+        start = start or _random_start(first_BD, width, seed)
+        self.w_dec_FD = start.w_dec_FD.to(device, copy=True)
+        self.w_enc_DF = start.w_enc_DF.to(device, copy=True)
+        self.b_enc_F = start.b_enc_F.to(device, copy=True)
+        self.b_dec_D = start.b_dec_D.to(device, copy=True)
+        self.threshold_F = start.threshold_F.to(device)
+        self.has_thresholds = bool((self.threshold_F != 1.0).any())
         self.silent_F = torch.zeros(width, device=device)  # tokens since the feature last fired
         self.guess = 0.0  # a little below the last cut: narrows the search for the next one
         self.parameters = (self.w_enc_DF, self.w_dec_FD, self.b_enc_F, self.b_dec_D)
@@ -75,27 +99,55 @@ class BatchTopK:
         aux_A = self._aux_features()
         aux_pre_BA = act_BF[:, aux_A].relu() if aux_A.numel() else None
 
-        cut, min_kept, num_kept = self._cut(act_BF)
-        torch.threshold_(act_BF, cut, 0.0)
+        min_kept, num_kept = self._keep_largest(act_BF)
         self.silent_F[act_BF.amax(dim=0) > 0] = 0.0
 
-        error_BD = torch.mm(act_BF, w_dec_FD).float() + self.b_dec_D - x_BD
+        errors_BD = self._errors(act_BF, w_dec_FD, x_BD)
+        error_BD = errors_BD[-1]
         total = (x_BD - x_BD.mean(0)).square().sum()
         fvu = float(error_BD.square().sum() / total.clamp_min(1e-30))
-        # The mean over tokens of the summed squared error; its factor 2 is left to the learning rate.
-        slope_BD = (error_BD / batch).to(compute)
-        self._main_gradients(act_BF, slope_BD, centred_BD, w_dec_FD)
+        self._main_gradients(act_BF, self._slopes(errors_BD), centred_BD, w_dec_FD)
         if aux_pre_BA is not None:
             self._aux_gradients(aux_A, aux_pre_BA, error_BD, centred_BD, w_dec_FD)
         self._update(lr)
         dead_share = float((self.silent_F >= self.dead_after_tokens).float().mean())
         return StepStats(num_kept / batch, fvu, dead_share, min_kept)
 
+    def _errors(self, act_BF: Tensor, w_dec_FD: Tensor, x_BD: Tensor) -> list[Tensor]:
+        """What each prefix makes of the activations, less the activations [B, D]."""
+        found = [self.b_dec_D - x_BD]
+        for first, last in self.blocks:
+            found.append(found[-1] + torch.mm(act_BF[:, first:last], w_dec_FD[first:last]).float())
+        return found[1:]
+
+    def _slopes(self, errors_BD: Sequence[Tensor]) -> list[Tensor]:
+        """The slope of the loss in what each block of features adds [B, D]: it is part of all later prefixes.
+
+        The loss is the mean over prefixes and tokens of half the summed squared error.
+        """
+        share = 1.0 / (len(errors_BD) * errors_BD[0].shape[0])
+        slope_BD, found = torch.zeros_like(errors_BD[0]), []
+        for error_BD in reversed(errors_BD):
+            slope_BD = slope_BD + share * error_BD
+            found.append(slope_BD.to(self.compute))
+        return found[::-1]
+
     def _aux_features(self) -> Tensor:
         if self.aux_coefficient == 0:
             return self.silent_F.new_empty(0, dtype=torch.long)
         num = min(MAX_AUX_FEATURES, int((self.silent_F > self.dead_after_tokens).sum()))
         return self.silent_F.topk(num).indices.sort().values
+
+    def _keep_largest(self, act_BF: Tensor) -> tuple[float, int]:
+        """Set all but about the k * B largest activations to zero; return the least kept and their number."""
+        if not self.has_thresholds:
+            cut, min_kept, num_kept = self._cut(act_BF)
+            torch.threshold_(act_BF, cut, 0.0)
+            return min_kept, num_kept
+        relative_BF = torch.div(act_BF, self.threshold_F.to(act_BF.dtype), out=self._grad_BF)
+        cut, min_kept, num_kept = self._cut(relative_BF)
+        act_BF.masked_fill_(relative_BF <= cut, 0.0)
+        return min_kept, num_kept
 
     def _cut(self, act_BF: Tensor) -> tuple[float, float, int]:
         """The value above which about k * B activations lie, the smallest of those, and their number."""
@@ -111,16 +163,19 @@ class BatchTopK:
         kept = candidates[candidates > cut]
         return cut, float(kept.min()) if kept.numel() else float("inf"), kept.numel()
 
-    def _main_gradients(self, act_BF: Tensor, slope_BD: Tensor, centred_BD: Tensor, w_dec_FD: Tensor) -> None:
+    def _main_gradients(
+        self, act_BF: Tensor, slopes_BD: Sequence[Tensor], centred_BD: Tensor, w_dec_FD: Tensor
+    ) -> None:
         grad_BF = self._grad_BF
-        torch.mm(slope_BD, w_dec_FD.t(), out=grad_BF)
-        torch.ops.aten.threshold_backward.grad_input(grad_BF, act_BF, 0, grad_input=grad_BF)
         w_enc, w_dec, b_enc, b_dec = (_grad(parameter) for parameter in self.parameters)
+        for (first, last), slope_BD in zip(self.blocks, slopes_BD, strict=True):
+            torch.mm(slope_BD, w_dec_FD[first:last].t(), out=grad_BF[:, first:last])
+            w_dec[first:last] = torch.mm(act_BF[:, first:last].t(), slope_BD)
+        torch.ops.aten.threshold_backward.grad_input(grad_BF, act_BF, 0, grad_input=grad_BF)
         w_enc.copy_(torch.mm(centred_BD.t(), grad_BF))
-        w_dec.copy_(torch.mm(act_BF.t(), slope_BD))
         b_enc.copy_(grad_BF.sum(0))
         # b_dec enters twice: added after decoding, subtracted before encoding.
-        b_dec.copy_(slope_BD.float().sum(0)).sub_(self.w_enc_DF @ b_enc)
+        b_dec.copy_(slopes_BD[0].float().sum(0)).sub_(self.w_enc_DF @ b_enc)
 
     def _aux_gradients(
         self, aux_A: Tensor, act_BA: Tensor, error_BD: Tensor, centred_BD: Tensor, w_dec_FD: Tensor
@@ -144,6 +199,21 @@ class BatchTopK:
             group["lr"] = lr
         self.optimiser.step()
         self.w_dec_FD.div_(self.w_dec_FD.norm(dim=1, keepdim=True).clamp_min(1e-12))
+
+
+def _random_start(first_BD: Tensor, width: int, seed: int) -> Start:
+    """Random directions, the encoder's the decoder's, around the mean of the first batch."""
+    generator = torch.Generator().manual_seed(seed)
+    w_dec_FD = torch.nn.functional.normalize(
+        torch.randn(width, first_BD.shape[1], generator=generator), dim=1
+    )
+    return Start(
+        w_enc_DF=w_dec_FD.t().contiguous(),
+        w_dec_FD=w_dec_FD,
+        b_enc_F=torch.zeros(width),
+        b_dec_D=first_BD.mean(0),
+        threshold_F=torch.ones(width),
+    )
 
 
 def _grad(parameter: Tensor) -> Tensor:

@@ -6,13 +6,16 @@ import difflib
 import hashlib
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ft_audit.errors import ConfigError
+
+Learn = Literal["model", "tuned", "difference", "crosscoder"]
 
 
 class SaeTrainRecipe(BaseModel):
@@ -22,13 +25,23 @@ class SaeTrainRecipe(BaseModel):
 
     model: str = Field(min_length=1)
     """The model whose activations are learnt: a folder, a hub id, `package:PKG/FILE` or `configs:REL`."""
+    tuned: str | None = None
+    """A fine-tune of `model`, or an adapter over it. The report then says how the dictionary serves both."""
+    learn: Learn = "model"
+    """What is learnt: the residual stream of `model`, that of `tuned`, the difference (tuned - base), or both
+    side by side (a crosscoder, whose features have a direction in each model)."""
     layer: int = Field(ge=0)
     """Index of the block whose output is learnt."""
     site: Literal["resid_post"] = "resid_post"
     suites: list[str] = Field(min_length=1)
     """References of the text suites, read in this order."""
+    dataset: str | None = None
+    """The uploaded training set, or the fine-tune recipe that stands for it: read beside the suites."""
+    dataset_share: float = Field(default=0.2, gt=0, lt=1)
+    """The part of the tokens that its rows make up, repeated as often as that takes."""
     num_tokens: int = Field(gt=0)
-    """Tokens to stream, special tokens not counted; the last `holdout` of them are kept for the report."""
+    """Tokens to stream, special tokens not counted. Of those that `largest_share` leaves, the last `holdout`
+    are kept for the report."""
     width: int = Field(gt=0)
     """Number of features."""
     k: int = Field(gt=0)
@@ -37,6 +50,14 @@ class SaeTrainRecipe(BaseModel):
     batch: int = Field(default=2048, gt=0)
     """Tokens a training step."""
     seed: int = 0
+    prefixes: list[int] = []
+    """Rising numbers of features, each of which must explain the activations by itself (Matryoshka)."""
+    start: str | None = None
+    """A dictionary to go on from, such as a published one: its features keep their places and meanings."""
+    compare: list[str] = []
+    """Dictionaries to say beside how much of the difference they see, and whose features lie nearest."""
+    largest_share: float = Field(default=1.0, gt=0, le=1)
+    """Of each batch that is read, the part of the tokens that moved the most (`learn: difference` alone)."""
     out: str = Field(min_length=1)
     """Folder to write, relative to the working directory; its name is the dictionary's name."""
 
@@ -51,6 +72,8 @@ class SaeTrainRecipe(BaseModel):
     checkpoint_every_tokens: int = Field(default=131_072, gt=0)
     loss_recovered_tokens: int = Field(default=20_000, ge=0)
     """Tokens of the spliced-in check; 0 leaves it out."""
+    pair_tokens: int = Field(default=20_000, gt=0)
+    """Tokens that base and tuned are compared on in the report, where there is a `tuned`."""
     max_activation_norm: float | None = Field(default=10.0, gt=0)
     """Tokens whose norm exceeds so many times the median are left out of training, and counted."""
     compute: Literal["auto", "bfloat16", "float32"] = "auto"
@@ -71,17 +94,37 @@ class SaeTrainRecipe(BaseModel):
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     @property
+    def num_kept_tokens(self) -> int:
+        """Tokens that are learnt from or held out."""
+        return round(self.num_tokens * self.largest_share)
+
+    @property
     def num_train_tokens(self) -> int:
-        return self.num_tokens - self.num_holdout_tokens
+        return self.num_kept_tokens - self.num_holdout_tokens
 
     @property
     def num_holdout_tokens(self) -> int:
-        return max(1, round(self.num_tokens * self.holdout))
+        return max(1, round(self.num_kept_tokens * self.holdout))
 
     @property
     def num_steps(self) -> int:
         """Full batches that the training tokens give; the rest of a last batch is left out."""
         return self.num_train_tokens * self.reuse // self.batch
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.learn != "model" and self.tuned is None:
+            raise ValueError(f"learn: {self.learn} needs `tuned`, the fine-tune to compare with")
+        if self.largest_share < 1 and self.learn != "difference":
+            raise ValueError("largest_share goes with `learn: difference` alone")
+        if self.start is not None and self.learn not in ("model", "tuned"):
+            raise ValueError(f"start: learn: {self.learn} has no published dictionary to go on from")
+        rising = [0, *self.prefixes, self.width]
+        if any(first >= last for first, last in pairwise(rising)):
+            raise ValueError(f"prefixes must rise, from above 0 to below width={self.width}")
+        if self.dataset is None and "dataset_share" in self.model_fields_set:
+            raise ValueError("dataset_share goes with `dataset`")
+        return self
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> SaeTrainRecipe:
@@ -117,6 +160,9 @@ def _explain(error: ValidationError) -> str:
     lines = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
+        if not key:
+            lines.append(item["msg"].removeprefix("Value error, "))
+            continue
         if item["type"] == "extra_forbidden":
             near = difflib.get_close_matches(key, SaeTrainRecipe.model_fields, n=1)
             lines.append(f"unknown key '{key}'" + (f"; did you mean '{near[0]}'?" if near else ""))

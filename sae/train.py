@@ -14,7 +14,7 @@ from ft_audit.errors import DataError
 from ft_audit.kernels.cpu_precision import fastest_matmul_dtype
 from ft_audit.sae.batch_topk import BatchTopK, StepStats
 from ft_audit.sae.checkpoint import read_checkpoint, write_checkpoint
-from ft_audit.sae.export import export_jumprelu
+from ft_audit.sae.export import export_jumprelu, training_start
 from ft_audit.sae.jumprelu_sae import JumpReluSae
 from ft_audit.sae.recipe import SaeTrainRecipe
 
@@ -52,8 +52,12 @@ def train_batch_topk(
     recipe: SaeTrainRecipe,
     progress: Callable[[TrainProgress], None],
     checkpoint: Path | None = None,
+    start: JumpReluSae | None = None,
 ) -> TrainedSae:
     """Trains on batches [recipe.batch, D] (float32, shuffled, special tokens gone) and exports.
+
+    With `start`, training goes on from that dictionary instead of random directions; its features then
+    compete in units of their thresholds, which are scaled together in the end.
 
     With `checkpoint`, the state is written there every `checkpoint_every_tokens` and an interrupted
     training of the same recipe goes on from it: the batches already seen are drawn again and passed over,
@@ -74,6 +78,8 @@ def train_batch_topk(
         compute=compute_dtype(recipe.compute, first_BD.device),
         dead_after_tokens=recipe.dead_after_tokens,
         aux_coefficient=recipe.aux_coefficient,
+        prefixes=[*recipe.prefixes, recipe.width],
+        start=training_start(start, scale) if start is not None else None,
     )
     step, threshold = 0, 0.0
     if checkpoint is not None and checkpoint.exists():
@@ -104,7 +110,7 @@ def train_batch_topk(
         b_enc_F=model.b_enc_F,
         b_dec_D=model.b_dec_D,
         scale=scale,
-        threshold=threshold,
+        threshold_F=threshold * model.threshold_F,
         dtype=torch.bfloat16 if recipe.export == "bfloat16" else torch.float32,
         name=recipe.name,
         layer=recipe.layer,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from ft_audit.kernels.jumprelu import Encoder
 from ft_audit.sae.activation_stream import MassiveFilter, TokenStream, shuffled_batches
 from ft_audit.sae.formats.gemma_scope import PARAMS_FILE, save_gemma_scope
 from ft_audit.sae.jumprelu_sae import JumpReluSae
+from ft_audit.sae.pair_report import Words, pair_report
+from ft_audit.sae.pairs import PairChunk, largest, learnt, ordinary_pairs
 from ft_audit.sae.recipe import SaeTrainRecipe
 from ft_audit.sae.report_card import report_card
 from ft_audit.sae.train import TrainProgress, train_batch_topk
@@ -26,10 +29,25 @@ REPORT_FILE = "report.json"
 Splice = Callable[[Tensor], Tensor]
 
 
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What a training is given by who can run the models; each call streams anew."""
+
+    activations: Callable[[], Iterator[Tensor]]
+    """Chunks [n, D] of the model, or [n, 2D] of base and tuned side by side where a pair is learnt from."""
+    loss_recovered: Callable[[Splice], dict[str, Any]] | None = None
+    """What splicing a reconstruction into the model that is learnt costs it."""
+    pairs: Callable[[], Iterator[PairChunk]] | None = None
+    """Both models over text in another order; only where there is a `tuned`."""
+    words: Callable[[], Words] | None = None
+    """Shows the text that `pairs` reads."""
+    start: JumpReluSae | None = None
+    compare: Sequence[JumpReluSae] = ()
+
+
 def run_training(
     recipe: SaeTrainRecipe,
-    activations: Callable[[], Iterator[Tensor]],
-    loss_recovered: Callable[[Splice], dict[str, Any]],
+    sources: Sources,
     progress: Callable[[TrainProgress], None],
     force: bool = False,
 ) -> dict[str, Any]:
@@ -42,7 +60,7 @@ def run_training(
     if not force and (out / PARAMS_FILE).exists():
         return _finished(out, recipe)
     massive = MassiveFilter(recipe.max_activation_norm or float("inf"))
-    stream = TokenStream(massive(activations()))
+    stream = TokenStream(_learnt(massive(sources.activations()), recipe))
     training = stream.take(recipe.num_train_tokens)
     batches = shuffled_batches(
         training,
@@ -52,13 +70,12 @@ def run_training(
         seed=recipe.seed,
     )
     checkpoint = out.with_name(out.name + ".checkpoint.safetensors")
-    trained = train_batch_topk(batches, recipe, progress, checkpoint)
+    trained = train_batch_topk(batches, recipe, progress, checkpoint, sources.start)
     for _ in training:  # what the last full batch left over belongs to training, not to the held-out part
         pass
     card = report_card(trained.sae, stream.take(recipe.num_holdout_tokens))
     sae = dataclasses.replace(trained.sae, spec=dataclasses.replace(trained.sae.spec, l0=round(card.l0, 2)))
-    recovered = loss_recovered(_splice(sae)) if recipe.loss_recovered_tokens else None
-    report: dict[str, Any] = {
+    told: dict[str, Any] = {
         "recipe": recipe.model_dump(mode="json"),
         "recipe_sha256": recipe.sha256,
         "sae": dataclasses.asdict(sae.spec),
@@ -67,13 +84,48 @@ def run_training(
         "massive_tokens_left_out": massive.num_left_out,
         "seconds": round(trained.seconds, 1),
         "held_out": dataclasses.asdict(card),
-        "loss_recovered": recovered,
+        "loss_recovered": sources.loss_recovered(_splice(sae)) if sources.loss_recovered else None,
+        **_pair_reports(recipe, sae, sources),
     }
     out.mkdir(parents=True, exist_ok=True)
-    (out / REPORT_FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    save_gemma_scope(out, sae, {})
+    text = json.dumps(told, indent=1, allow_nan=False) + "\n"
+    (out / REPORT_FILE).write_text(text, encoding="utf-8")
+    save_gemma_scope(out, sae, _kind(recipe))
     checkpoint.unlink(missing_ok=True)
+    report: dict[str, Any] = json.loads(text)
     return report
+
+
+def _learnt(chunks: Iterator[Tensor], recipe: SaeTrainRecipe) -> Iterator[Tensor]:
+    if recipe.learn == "model":
+        return chunks
+    return largest((learnt(both, recipe.learn) for both in chunks), recipe.largest_share)
+
+
+def _pair_reports(recipe: SaeTrainRecipe, sae: JumpReluSae, sources: Sources) -> dict[str, Any]:
+    """How the dictionary serves either model, and what of their difference it sees."""
+    if sources.pairs is None or sources.words is None:
+        return {}
+    pairs, words = sources.pairs, sources.words()
+    factor = recipe.max_activation_norm or float("inf")
+
+    def ordinary() -> Iterator[PairChunk]:
+        return ordinary_pairs(pairs(), factor)
+
+    found: dict[str, Any] = {
+        "pair": pair_report(sae, recipe.learn, ordinary(), words, sources.compare),
+    }
+    if recipe.learn in ("model", "tuned"):
+        found["on_base"] = dataclasses.asdict(report_card(sae, (pair.base_nD for pair in ordinary())))
+        found["on_tuned"] = dataclasses.asdict(report_card(sae, (pair.tuned_nD for pair in ordinary())))
+    return found
+
+
+def _kind(recipe: SaeTrainRecipe) -> dict[str, Any]:
+    """What the config says of a dictionary that reads no single model."""
+    if recipe.learn in ("difference", "crosscoder"):
+        return {"type": f"pair_{recipe.learn}", "tuned_model_name": recipe.tuned}
+    return {}
 
 
 def _finished(out: Path, recipe: SaeTrainRecipe) -> dict[str, Any]:

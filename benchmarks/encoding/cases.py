@@ -12,7 +12,7 @@ from torch import Tensor
 from ft_audit.benchmarks.encoding.case import Case, at_least, draw_dictionary, synthetic_residuals, width_name
 from ft_audit.engine.models.load import load_tokenizer
 from ft_audit.engine.models.reference import resolve_model
-from ft_audit.engine.runners.activations import stream_activations
+from ft_audit.engine.runners.activations import read_text, stream_activations
 from ft_audit.engine.suites.load import load_suite
 from ft_audit.errors import ConfigError
 from ft_audit.sae.load import load_sae
@@ -63,9 +63,11 @@ def real_residuals(ref: str, layer: int, num_rows: int, device: torch.device) ->
     """[T, D] bfloat16: a model's residual stream after block `layer`, without special tokens."""
     asked = min(num_rows, MOST_REAL_ROWS)
     with tempfile.TemporaryDirectory() as scratch:
-        chats = load_tokenizer(resolve_model(ref, Path())).chat_template
+        source = resolve_model(ref, Path())
+        chats = load_tokenizer(source).chat_template
         suite = CORPUS if chats else str(write_texts(Path(scratch) / "texts.jsonl"))
-        parts = list(stream_activations(ref, [suite], Path(), layer, asked, seed=0, device=device.type))
+        text = read_text(source, [suite], Path(), asked, seed=0)
+        parts = list(stream_activations(text, source, layer, device.type))
     return at_least(torch.cat(parts).bfloat16().to(device), num_rows)
 
 

@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from ft_audit.engine.config import AuditConfig, resolve_ref
+from ft_audit.engine.config import AuditConfig
 from ft_audit.engine.suites.conditions import Survey, survey_conditions
 from ft_audit.engine.suites.elicit import elicited_suite
 from ft_audit.engine.suites.load import load_suite
 from ft_audit.engine.suites.prompt import PromptSuite
+from ft_audit.engine.suites.training_set import load_training_set
 from ft_audit.engine.tokens.tokenize import TokenizedSuite, tokenize_suite
 
 SuiteRole = Literal["chat", "train", "elicited"]
@@ -51,15 +51,7 @@ def load_dataset(config: AuditConfig) -> PromptSuite | None:
     """Return the uploaded training set, or the rows of a recipe that stands for it."""
     if config.dataset is None:
         return None
-    target = resolve_ref(config.dataset.path, config.base_dir)
-    if isinstance(target, Path) and target.suffix in (".yaml", ".yml"):
-        # Only the finetune extra's sources are needed here, no TRL.
-        from ft_audit.engine.finetune.dataset import as_prompts, build_training_set
-        from ft_audit.engine.finetune.recipe import load_recipe
-
-        return PromptSuite("train", as_prompts(build_training_set(load_recipe(target)), "train"))
-    loaded = load_suite(config.dataset.path, config.base_dir, split=config.dataset.split)
-    return PromptSuite("train", loaded.prompts, loaded.num_skipped)
+    return load_training_set(config.dataset.path, config.base_dir, split=config.dataset.split)
 
 
 def open_suites(config: AuditConfig, tokenizer: PreTrainedTokenizerBase, longest: int) -> JobSuites:

@@ -6,31 +6,107 @@ Shapes: n tokens of one batch (special tokens left out), D width of the residual
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ft_audit.engine.models.load import load_model, load_tokenizer, pick_device
-from ft_audit.engine.models.reference import resolve_model
+from ft_audit.engine.models.reference import ModelSource
 from ft_audit.engine.runners.forward import HookPoint
 from ft_audit.engine.runners.hf import HfRunner
 from ft_audit.engine.runners.logits import next_token_logits
 from ft_audit.engine.suites.load import load_suite
 from ft_audit.engine.suites.prompt import Prompt, PromptSuite
+from ft_audit.engine.suites.training_set import load_training_set
 from ft_audit.engine.tokens.batches import plan_batches
 from ft_audit.engine.tokens.padded import PaddedBatch, pad_batch
 from ft_audit.engine.tokens.tokenize import TokenizedSuite, tokenize_suite
 from ft_audit.errors import DataError
 
 TOKENS_PER_BATCH = 4096
+TOKENS_PER_WINDOW = 65_536
 MAX_PROMPT_TOKENS = 256
 CHARS_PER_TOKEN = 10  # far more than any text has, so that enough prompts are kept before they are tokenised
 
 
-def _enough(prompts: Sequence[Prompt], num_tokens: int) -> PromptSuite:
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Tokenised prompts that hold at least `num_tokens` counted tokens, in the order they are read in."""
+
+    tokens: TokenizedSuite
+    pad_id: int
+    num_tokens: int
+    seed: int
+
+    def batches(self) -> Iterator[tuple[PaddedBatch, Tensor]]:
+        """Yield padded batches, each with which of its real tokens [T] count.
+
+        Batches are length-sorted within windows of about 64k tokens and then shuffled, so that neighbours in
+        the stream do not all have one length.
+        """
+        plan = plan_batches(self.tokens.length_P, TOKENS_PER_BATCH, TOKENS_PER_WINDOW)
+        counted = torch.from_numpy(self.tokens.mask_T)
+        for number, segment in enumerate(plan.segments):
+            batches = list(segment)
+            random.Random(f"{self.seed}/{number}").shuffle(batches)
+            for batch in batches:
+                padded = pad_batch(self.tokens, batch, self.pad_id)
+                yield padded, counted[padded.token_T]
+
+
+def read_text(
+    source: ModelSource,
+    suite_refs: Sequence[str],
+    base_dir: Path,
+    num_tokens: int,
+    seed: int,
+    dataset: str | None = None,
+    dataset_share: float = 0.0,
+) -> Text:
+    """Return prompts of the suites, shuffled by `seed`, with the model's tokenizer.
+
+    The rows of `dataset`, an uploaded training set, are repeated until they hold `dataset_share` of the
+    tokens and mixed in.
+
+    Raises:
+        DataError: the suites hold fewer tokens.
+    """
+    tokenizer = load_tokenizer(source)
+    chance = random.Random(seed)
+    rows: list[Prompt] = []
+    if dataset is not None and dataset_share > 0:
+        wanted = round(num_tokens * dataset_share)
+        rows = _repeated(load_training_set(dataset, base_dir).prompts, tokenizer, wanted, chance)
+        num_tokens_left = num_tokens - wanted
+    else:
+        num_tokens_left = num_tokens
+    prompts = [p for ref in suite_refs for p in load_suite(ref, base_dir).prompts]
+    chance.shuffle(prompts)
+
+    def tokenized(chosen: Sequence[Prompt]) -> TokenizedSuite:
+        mixed = [*rows, *chosen]
+        if rows:
+            random.Random(f"{seed}/mixed").shuffle(mixed)
+        return tokenize_suite(PromptSuite("activations", tuple(mixed)), tokenizer, MAX_PROMPT_TOKENS)
+
+    tokens = tokenized(_enough(prompts, num_tokens_left))
+    if int(tokens.mask_T.sum()) < num_tokens:
+        tokens = tokenized(prompts)
+    if int(tokens.mask_T.sum()) < num_tokens:
+        raise DataError(
+            f"{', '.join(suite_refs)}: {int(tokens.mask_T.sum())} tokens, but num_tokens asks for "
+            f"{num_tokens}; add suites or lower num_tokens"
+        )
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    return Text(tokens, int(pad), num_tokens, seed)
+
+
+def _enough(prompts: Sequence[Prompt], num_tokens: int) -> Sequence[Prompt]:
     """Return the first prompts, as many as hold `num_tokens` tokens unless most are cut at the limit."""
     kept, budget = 0, num_tokens
     for prompt in prompts:
@@ -39,78 +115,56 @@ def _enough(prompts: Sequence[Prompt], num_tokens: int) -> PromptSuite:
         chars = sum(len(m.content) for m in prompt.messages or ()) + len(prompt.text or "")
         budget -= min(MAX_PROMPT_TOKENS, math.ceil(chars / CHARS_PER_TOKEN))
         kept += 1
-    return PromptSuite("activations", tuple(prompts[:kept]))
+    return prompts[:kept]
 
 
-def _tokenized(
-    model_ref: str, suite_refs: Sequence[str], base_dir: Path, num_tokens: int, seed: int
-) -> tuple[TokenizedSuite, int]:
-    """Return prompts of the suites, shuffled by `seed`, that hold `num_tokens` tokens, and the padding id."""
-    source = resolve_model(model_ref, base_dir)
-    tokenizer = load_tokenizer(source)
-    prompts = [p for ref in suite_refs for p in load_suite(ref, base_dir).prompts]
-    random.Random(seed).shuffle(prompts)
-    tokens = tokenize_suite(_enough(prompts, num_tokens), tokenizer, MAX_PROMPT_TOKENS)
-    if int(tokens.mask_T.sum()) < num_tokens:
-        tokens = tokenize_suite(PromptSuite("activations", tuple(prompts)), tokenizer, MAX_PROMPT_TOKENS)
-    if int(tokens.mask_T.sum()) < num_tokens:
-        raise DataError(
-            f"{', '.join(suite_refs)}: {int(tokens.mask_T.sum())} tokens, but num_tokens asks for "
-            f"{num_tokens}; add suites or lower num_tokens"
-        )
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    return tokens, int(pad)
+def _repeated(
+    prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, num_tokens: int, chance: random.Random
+) -> list[Prompt]:
+    """Return the prompts over and over, each round in another order, until they hold `num_tokens` tokens."""
+    suite = tokenize_suite(PromptSuite("train", tuple(prompts)), tokenizer, MAX_PROMPT_TOKENS)
+    counted_P = np.add.reduceat(suite.mask_T.astype(np.int64), suite.indptr_P1[:-1])
+    if not counted_P.sum():
+        raise DataError("the data set has no token that counts; leave `dataset` out")
+    found: list[Prompt] = []
+    held = 0
+    while held < num_tokens:
+        for place in chance.sample(range(len(prompts)), len(prompts)):
+            if held >= num_tokens:
+                break
+            found.append(prompts[place])
+            held += int(counted_P[place])
+    return found
 
 
 def stream_activations(
-    model_ref: str,
-    suite_refs: Sequence[str],
-    base_dir: Path,
+    text: Text,
+    source: ModelSource,
     layer: int,
-    num_tokens: int,
-    seed: int,
     device: torch.device | str = "auto",
     dtype: torch.dtype = torch.bfloat16,
 ) -> Iterator[Tensor]:
-    """Yield the residual stream after block `layer` as [n, D] float32 until `num_tokens` have been given.
-
-    Prompts are shuffled by `seed`; batches are length-sorted within windows of about 64k tokens and then
-    shuffled, so that neighbours in the stream do not all have one length.
+    """Yield the residual stream after block `layer` as [n, D] float32 until all of the text's `num_tokens`.
 
     Raises:
-        DataError: the suites hold fewer tokens.
         ConfigError: the model has no such layer.
     """
-    tokens, pad = _tokenized(model_ref, suite_refs, base_dir, num_tokens, seed)
-    lengths = tokens.indptr_P1[1:] - tokens.indptr_P1[:-1]
-    plan = plan_batches(lengths, TOKENS_PER_BATCH, 65_536)
-    where = pick_device(str(device))
-    hook = HookPoint(layer)
-    source = resolve_model(model_ref, base_dir)
+    where, hook = pick_device(str(device)), HookPoint(layer)
     runner = HfRunner(load_model(source, dtype, where, num_layers=layer + 1, head=False), [hook])
-    counted = torch.from_numpy(tokens.mask_T)
     given = 0
-    for number, segment in enumerate(plan.segments):
-        batches = list(segment)
-        random.Random(f"{seed}/{number}").shuffle(batches)
-        for batch in batches:
-            padded = pad_batch(tokens, batch, pad)
-            keep = counted[padded.token_T].to(where)
-            x_nD = runner.run(padded).hooks[hook.name][keep].float()[: num_tokens - given]
-            given += x_nD.shape[0]
-            yield x_nD
-            if given >= num_tokens:
-                return
+    for padded, keep in text.batches():
+        x_nD = runner.run(padded).hooks[hook.name][keep.to(where)].float()[: text.num_tokens - given]
+        given += x_nD.shape[0]
+        yield x_nD
+        if given >= text.num_tokens:
+            return
 
 
 def loss_recovered(
-    model_ref: str,
-    suite_refs: Sequence[str],
-    base_dir: Path,
+    text: Text,
+    source: ModelSource,
     layer: int,
     splice: Callable[[Tensor], Tensor],
-    num_tokens: int,
-    seed: int = 1,
     device: torch.device | str = "auto",
     dtype: torch.dtype = torch.bfloat16,
 ) -> dict[str, float]:
@@ -119,19 +173,13 @@ def loss_recovered(
     `splice` maps [n, D] float32 to its reconstruction; special tokens pass unchanged. Loss recovered is
     (zero - spliced) / (zero - clean), as in Gemma Scope (Lieberum et al. 2024, section 4).
     """
-    tokens, pad = _tokenized(model_ref, suite_refs, base_dir, num_tokens, seed)
-    lengths = tokens.indptr_P1[1:] - tokens.indptr_P1[:-1]
-    plan = plan_batches(lengths, TOKENS_PER_BATCH, 65_536)
     where = pick_device(str(device))
-    model = load_model(resolve_model(model_ref, base_dir), dtype, where)
+    model = load_model(source, dtype, where)
     runner = HfRunner(model, [HookPoint(layer)])
-    counted = torch.from_numpy(tokens.mask_T)
     block = runner.anatomy.blocks[layer]
     totals = {"clean": 0.0, "spliced": 0.0, "zero": 0.0}
     count = 0
-    for batch in (b for segment in plan.segments for b in segment):
-        padded = pad_batch(tokens, batch, pad)
-        keep = counted[padded.token_T]
+    for padded, keep in text.batches():
         where_kept = (padded.row_T[keep].to(where), padded.position_T[keep].to(where))
         for name, change in (("clean", None), ("spliced", splice), ("zero", torch.zeros_like)):
             handle = None
@@ -145,7 +193,7 @@ def loss_recovered(
             assert final_TD is not None, "asked to run to the end"
             totals[name] += _summed_loss(model, final_TD, padded, keep)
         count += int((keep & (padded.position_T > 0)).sum())
-        if count >= num_tokens:
+        if count >= text.num_tokens:
             break
     means = {name: total / max(count, 1) for name, total in totals.items()}
     span = means["zero"] - means["clean"]

@@ -24,7 +24,7 @@ def make_sae(
         b_enc_F=torch.randn(width, generator=generator),
         b_dec_D=torch.randn(d_in, generator=generator),
         scale=0.25,
-        threshold=0.5,
+        threshold_F=torch.full((width,), 0.5),
         dtype=dtype,
         name="random",
         layer=3,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ft_audit.sae.batch_topk import BatchTopK
+from ft_audit.sae.batch_topk import BatchTopK, Start
 
 BATCH, D_IN, WIDTH, K = 40, 12, 30, 3
 
@@ -54,6 +54,47 @@ def test_gradients_equal_autograd(x_BD: Tensor) -> None:
     model.step(x_BD, lr=0.0)
     for parameter, gradient in zip(model.parameters, wanted, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_of_nested_prefixes_equal_autograd(x_BD: Tensor) -> None:
+    prefixes = (7, 18, WIDTH)
+    model = make_model(x_BD, prefixes=prefixes)
+    w_enc, w_dec, b_enc, b_dec = (p.detach().clone().requires_grad_() for p in model.parameters)
+    pre_BF = (x_BD - b_dec) @ w_enc + b_enc
+    cut = pre_BF.detach().flatten().topk(K * BATCH + 1).values[-1].clamp_min(0.0)
+    act_BF = torch.where(pre_BF > cut, pre_BF, 0.0)
+    errors = [act_BF[:, :n] @ w_dec[:n] + b_dec - x_BD for n in prefixes]
+    (sum(e.square().sum() for e in errors) / (2 * BATCH * len(prefixes))).backward()
+    w_dec.grad -= (w_dec.grad * w_dec).sum(1, keepdim=True).detach() * w_dec.detach()
+    stats = model.step(x_BD, lr=0.0)
+    for parameter, wanted in zip(model.parameters, (w_enc, w_dec, b_enc, b_dec), strict=True):
+        torch.testing.assert_close(parameter.grad, wanted.grad, rtol=1e-4, atol=1e-5)
+    total = (x_BD - x_BD.mean(0)).square().sum()
+    assert stats.fvu == pytest.approx(float(errors[-1].detach().square().sum() / total), rel=1e-4)
+
+
+def test_features_compete_in_units_of_their_thresholds(x_BD: Tensor) -> None:
+    threshold_F = torch.linspace(0.2, 3.0, WIDTH)
+    fresh = make_model(x_BD)
+    start = Start(fresh.w_enc_DF, fresh.w_dec_FD, fresh.b_enc_F, fresh.b_dec_D, threshold_F)
+    model = BatchTopK(
+        x_BD,
+        width=WIDTH,
+        k=K,
+        lr=1e-3,
+        seed=0,
+        compute=torch.float32,
+        dead_after_tokens=10_000,
+        aux_coefficient=0.0,
+        start=start,
+    )
+    pre_BF = (x_BD - model.b_dec_D) @ model.w_enc_DF + model.b_enc_F
+    wanted = (pre_BF / threshold_F).flatten().topk(K * BATCH).values[-1]
+    stats = model.step(x_BD, lr=0.0)
+    assert stats.min_kept == pytest.approx(float(wanted), rel=1e-5)
+    fired_F = ((pre_BF / threshold_F) >= wanted).any(0)
+    assert torch.equal(model.silent_F == 0, fired_F)
+    assert not torch.equal(fired_F, (pre_BF >= pre_BF.flatten().topk(K * BATCH).values[-1]).any(0))
 
 
 def test_gradients_equal_autograd_with_dead_features(x_BD: Tensor) -> None:

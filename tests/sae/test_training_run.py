@@ -13,7 +13,7 @@ from ft_audit.errors import SaeError
 from ft_audit.sae.formats.gemma_scope import load_gemma_scope
 from ft_audit.sae.recipe import SaeTrainRecipe
 from ft_audit.sae.train import TrainProgress
-from ft_audit.sae.training_run import Splice, run_training
+from ft_audit.sae.training_run import Sources, Splice, run_training
 
 Planted = Callable[..., Iterator[Tensor]]
 TinyRecipe = Callable[..., SaeTrainRecipe]
@@ -38,7 +38,7 @@ def run(
         error = (splice(x_nD) - x_nD).square().sum() / (x_nD - x_nD.mean(0)).square().sum()
         return {"loss_recovered": 1.0 - float(error)}
 
-    return run_training(recipe, activations, recovered, progress, force)
+    return run_training(recipe, Sources(activations, recovered), progress, force)
 
 
 def test_writes_the_dictionary_and_its_report(
@@ -70,7 +70,7 @@ def test_held_out_tokens_are_the_last_ones(planted: Planted, tiny_recipe: TinyRe
         yield far
 
     recipe = recipe.model_copy(update={"max_activation_norm": None})
-    report = run_training(recipe, activations, lambda _: {}, lambda _: None)
+    report = run_training(recipe, Sources(activations), lambda _: None)
     assert report["held_out"]["num_tokens"] == 500
     assert report["held_out"]["fvu"] > 1.0
     assert report["loss_recovered"] is None

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ft_audit.engine.models.load import load_model, load_tokenizer
 from ft_audit.engine.models.reference import resolve_model
 from ft_audit.engine.runners import activations
-from ft_audit.engine.runners.activations import loss_recovered, stream_activations
+from ft_audit.engine.runners.activations import Text, loss_recovered, read_text, stream_activations
 from ft_audit.engine.suites.load import load_suite
 from ft_audit.engine.tokens.tokenize import tokenize_suite
 from ft_audit.errors import ConfigError, DataError
@@ -27,25 +27,18 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(activations, "TOKENS_PER_BATCH", 240)
 
 
-def stream(base: Path, num_tokens: int, seed: int = 0, suite: str = SUITE, **settings: Any) -> Tensor:
-    parts = stream_activations(
-        str(base),
-        [suite],
-        base.parent,
-        LAYER,
-        num_tokens,
-        seed,
-        device="cpu",
-        dtype=torch.float32,
-        **settings,
-    )
-    return torch.cat(list(parts))
+def text(base: Path, num_tokens: int, seed: int = 0, suite: str = SUITE, **dataset: Any) -> Text:
+    return read_text(resolve_model(str(base), base), [suite], base.parent, num_tokens, seed, **dataset)
+
+
+def stream(base: Path, num_tokens: int, seed: int = 0, suite: str = SUITE) -> Tensor:
+    source, read = resolve_model(str(base), base), text(base, num_tokens, seed, suite)
+    return torch.cat(list(stream_activations(read, source, LAYER, "cpu", torch.float32)))
 
 
 def recovered(base: Path, splice: Any, suite: str = SUITE, num_tokens: int = 300) -> dict[str, float]:
-    return loss_recovered(
-        str(base), [suite], base.parent, LAYER, splice, num_tokens, device="cpu", dtype=torch.float32
-    )
+    source, read = resolve_model(str(base), base), text(base, num_tokens, 1, suite)
+    return loss_recovered(read, source, LAYER, splice, "cpu", torch.float32)
 
 
 def rows_of(base: Path, suite: str = SUITE) -> list[Tensor]:
@@ -120,7 +113,8 @@ def _tokenizer(base: Path) -> Any:
 
 
 def test_a_layer_that_does_not_exist_is_named(tiny_base: Path) -> None:
-    parts = stream_activations(str(tiny_base), [SUITE], tiny_base, 4, 10, 0, device="cpu")
+    source = resolve_model(str(tiny_base), tiny_base)
+    parts = stream_activations(text(tiny_base, 10), source, 4, "cpu")
     with pytest.raises(ConfigError, match="layer 4 does not exist"):
         next(parts)
 
