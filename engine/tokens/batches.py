@@ -90,7 +90,8 @@ def _batches(members: list[int], lengths: list[int], budget: int, reverse: bool)
     ends = _filled(sizes, budget) if reverse else _cheapest(sizes, budget)
     starts = [0, *ends[:-1]]
     return tuple(
-        Batch(tuple(ordered[start:end]), max(sizes[start:end])) for start, end in zip(starts, ends, strict=True)
+        Batch(tuple(ordered[start:end]), max(sizes[start:end]))
+        for start, end in zip(starts, ends, strict=True)
     )
 
 
