@@ -44,6 +44,8 @@ class ChatModelConfig(Strict):
     timeout_s: Seconds = 60.0
     max_retries: Annotated[int, Field(ge=0)] = 4
     """How often a busy server is asked again."""
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 0.0
+    """null leaves it to the server, as models that reason may ask."""
     answers: Literal["json_schema", "json_object", "text"] = "json_schema"
     """How the server is told to answer in JSON: by a schema it enforces, by a mode, or in words alone."""
 

@@ -74,6 +74,10 @@ class FeatureIndex:
         row_S = values[feature * len(names_S) : (feature + 1) * len(names_S)]
         return dict(zip(names_S, row_S.tolist(), strict=True))
 
+    def holds(self, sae: str, suite: str) -> bool:
+        """Whether the copy has this dictionary's features on this suite."""
+        return all(f"{feature_folder(sae, suite, side)}/value_N" in self._paths for side in SIDES)
+
     def tokens_of(self, sae: str, suite: str, side: str, feature: int) -> FeatureTokens:
         """Every counted token on which the feature fired; StoreError where there is no such feature."""
         token_N, value_N = self._entries(sae, suite, side, feature).read()
@@ -89,6 +93,16 @@ class FeatureIndex:
         return self._array(suite_path(suite, "token_id_T"), f"tokens of {suite!r}")[start:stop].astype(
             np.int64
         )
+
+    def prompt_start(self, suite: str, prompt: int) -> int:
+        """The number of the first token of a prompt."""
+        return int(self._prompt_indptr(suite)[prompt])
+
+    def prompt_bounds(self, suite: str, token: int) -> tuple[int, int]:
+        """The number of the first token of a token's prompt, and that behind its last one."""
+        indptr_P1 = self._prompt_indptr(suite)
+        prompt = int(np.searchsorted(indptr_P1, token, side="right")) - 1
+        return int(indptr_P1[prompt]), int(indptr_P1[prompt + 1])
 
     def top_contexts(
         self, sae: str, suite: str, side: str, feature: int, num_contexts: int = 8, window: int = 12

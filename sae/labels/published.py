@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from ft_audit.errors import SaeError
-from ft_audit.sae.labels.rows import FeatureRow, SourceRow
+from ft_audit.sae.labels.rows import BulkExplanation, FeatureRow, SourceRow
 
 _LAYER = re.compile(r"(?:^|\.)(?:blocks|layers|h)\.(\d+)\.")
 # As TransformerLens and Hugging Face's modules call our sites; other names decide nothing.
@@ -62,7 +62,7 @@ def check_source(sae: PublishedSae, source: SourceRow) -> None:
         _same(sae, source, "layer", str(sae.layer), layer[1])
 
 
-def check_feature(sae: PublishedSae, row: FeatureRow) -> int:
+def check_feature(sae: PublishedSae, row: FeatureRow | BulkExplanation) -> int:
     """Return the feature's number; SaeError where it is none of the dictionary, or reads another hook."""
     number = int(row.index) if row.index.isdecimal() else -1
     if not 0 <= number < sae.width:
@@ -70,7 +70,7 @@ def check_feature(sae: PublishedSae, row: FeatureRow) -> int:
             f"labels: Neuronpedia's source {row.modelId}/{row.layer} has a feature {row.index!r}, but "
             f"{sae.name!r} has {sae.width}: name the source of this dictionary in labels.neuronpedia.sources"
         )
-    if row.hookName and (layer := _LAYER.search(row.hookName)):
+    if isinstance(row, FeatureRow) and row.hookName and (layer := _LAYER.search(row.hookName)):
         site = _SITES.get(row.hookName[layer.end() :], sae.site)
         _same_hook(sae, row, f"{site}/{layer[1]}")
     return number

@@ -1,0 +1,114 @@
+"""Asks a language model behind an OpenAI-compatible server; whatever of ft-audit needs one, asks here."""
+
+import json
+import os
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ft_audit.engine.config import ChatModelConfig
+from ft_audit.errors import MissingExtraError, ServiceError
+
+KEY_VARIABLE, URL_VARIABLE = "OPENAI_API_KEY", "OPENAI_BASE_URL"
+# A server of one's own asks for no key, but the library does.
+NO_KEY = "none"
+EXCERPT = 300
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+
+class InvalidAnswerError(ServiceError):
+    """A model's answer that is not of the form it was asked for."""
+
+
+class ChatClient:
+    """One model; a busy or failing server is asked again by the library, each time after a longer wait."""
+
+    def __init__(self, config: ChatModelConfig) -> None:
+        """Asks nothing yet. Raises MissingExtraError without openai, ServiceError where a key is needed."""
+        try:
+            import openai
+        except ModuleNotFoundError:
+            raise MissingExtraError(
+                "a language model is asked through openai, which is not installed: pip install "
+                "'ft-audit[openai]'"
+            ) from None
+        self.config = config
+        self._url = config.base_url or os.environ.get(URL_VARIABLE) or None
+        key = os.environ.get(KEY_VARIABLE)
+        if not key and self._url is None:
+            raise ServiceError(
+                f"model {config.model!r}: OpenAI's server wants a key: set {KEY_VARIABLE}, or name another "
+                f"server with base_url or {URL_VARIABLE}"
+            )
+        self._client = openai.OpenAI(
+            base_url=self._url,
+            api_key=key or NO_KEY,
+            timeout=config.timeout_s,
+            max_retries=config.max_retries,
+        )
+
+    @property
+    def model(self) -> str:
+        """What the server calls the model."""
+        return self.config.model
+
+    def ask(self, system: str, question: str, answer: type[Answer]) -> Answer:
+        """Return the model's answer to one question.
+
+        Raises InvalidAnswerError where it is not of the form of `answer`, ServiceError where there is none.
+        """
+        schema = answer.model_json_schema()
+        told = f"{system}\nAnswer with one JSON object of this schema and nothing else: {json.dumps(schema)}"
+        options: dict[str, Any] = {}
+        if self.config.answers == "json_schema":
+            named = {"name": "answer", "schema": schema, "strict": True}
+            options["response_format"] = {"type": "json_schema", "json_schema": named}
+        elif self.config.answers == "json_object":
+            options["response_format"] = {"type": "json_object"}
+        if self.config.temperature is not None:
+            options["temperature"] = self.config.temperature
+        messages = [{"role": "system", "content": told}, {"role": "user", "content": question}]
+        return _parsed(self._complete(messages, options), answer)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _complete(self, messages: list[Any], options: dict[str, Any]) -> str:
+        import openai
+
+        what = f"model {self.model!r} at {self._url or 'OpenAI'}"
+        try:
+            reply = self._client.chat.completions.create(model=self.model, messages=messages, **options)
+        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+            raise ServiceError(f"{what}: refused ({_said(error)}): check {KEY_VARIABLE}") from error
+        except openai.NotFoundError as error:
+            raise ServiceError(f"{what}: not there ({_said(error)}): check model and base_url") from error
+        except openai.RateLimitError as error:
+            raise ServiceError(
+                f"{what}: too busy ({_said(error)}): what is done is kept, go on later"
+            ) from error
+        except openai.APIConnectionError as error:
+            fix = "check base_url and the network, or raise timeout_s"
+            raise ServiceError(f"{what}: no answer ({_said(error)}): {fix}") from error
+        except openai.OpenAIError as error:
+            fix = "if it does not know response_format, set answers to json_object or text"
+            raise ServiceError(f"{what}: failed ({_said(error)}): {fix}") from error
+        if not reply.choices:
+            raise InvalidAnswerError(f"{what}: answers without a choice")
+        return reply.choices[0].message.content or ""
+
+
+def _parsed(text: str, answer: type[Answer]) -> Answer:
+    # Models that answer in words alone like to put their JSON between other words.
+    start, stop = text.find("{"), text.rfind("}") + 1
+    try:
+        return answer.model_validate_json(text[start:stop] if start >= 0 else text)
+    except ValidationError as error:
+        reason = error.errors(include_url=False)[0]["msg"]
+        raise InvalidAnswerError(f"the model's answer {text[:EXCERPT]!r} is not as asked: {reason}") from None
+
+
+def _said(error: Exception) -> str:
+    return str(error)[:EXCERPT] or type(error).__name__
