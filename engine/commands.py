@@ -1,4 +1,4 @@
-"""The engine's verbs: precompute, finetune, calibrate, store and doctor."""
+"""The engine's verbs: precompute, finetune, calibrate, store, doctor, and what of labels needs models."""
 
 import argparse
 import contextlib
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ft_audit.engine.label_commands import add_labels
 from ft_audit.errors import MissingExtraError
 
 CONFIG_HELP = "the audit's YAML file; configs:NAME names a shipped one"
@@ -21,8 +22,8 @@ def missing_extra(error: ModuleNotFoundError) -> MissingExtraError | None:
     return extras.missing_extra(error)
 
 
-def add_commands(subparsers: Any) -> None:
-    """Add the engine's verbs to the front door."""
+def add_commands(subparsers: Any) -> Any:
+    """Add the engine's verbs to the front door and return those of `labels`, to which other rooms may add."""
     precompute = subparsers.add_parser("precompute", help="run both models once and keep the evidence")
     precompute.add_argument("config", metavar="CONFIG", help=CONFIG_HELP)
     precompute.add_argument("--scheduler", metavar="ADDRESS", help="a dask cluster to work on: tcp://...")
@@ -51,6 +52,7 @@ def add_commands(subparsers: Any) -> None:
     doctor.set_defaults(func=_doctor)
     _add_json(doctor)
     _add_store(subparsers)
+    return add_labels(subparsers)
 
 
 def _add_store(subparsers: Any) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ft_audit.engine.store.labels import LABELS, labelled_dictionaries
 from ft_audit.engine.store.manifest import DiffManifest, RunManifest, read_manifest
 from ft_audit.engine.store.place import Place
 from ft_audit.engine.store.store import Store
@@ -11,7 +12,7 @@ from ft_audit.errors import StoreError
 
 @dataclass(frozen=True, slots=True)
 class StoredItem:
-    """One run, diff or audit; `problem` says why it cannot be read, and is empty when it can."""
+    """One run, diff, audit or dictionary with labels; `problem` says why it cannot be read, or is empty."""
 
     kind: str
     id: str
@@ -28,18 +29,19 @@ class StoredItem:
 
 
 def list_store(store: Store) -> list[StoredItem]:
-    """Return everything in the store: runs, then diffs, then audits, each sorted by id."""
+    """Return everything in the store: runs, then diffs, audits and labels, each sorted by id."""
     items = [_run_item(store.place, f"runs/{run}", run) for run in store.runs()]
     items += [_diff_item(store.place, f"diffs/{diff}", diff) for diff in store.diffs()]
-    audits = [(audit, f"audits/{audit}") for audit in store.audits()]
+    others = [("audit", audit, f"audits/{audit}") for audit in store.audits()]
+    others += [("labels", sae, f"{LABELS}/{sae}") for sae in labelled_dictionaries(store.place)]
     return items + [
-        StoredItem("audit", audit, folder, folder_bytes(store.place, folder), True)
-        for audit, folder in audits
+        StoredItem(kind, name, folder, folder_bytes(store.place, folder), True)
+        for kind, name, folder in others
     ]
 
 
 def verify_store(store: Store) -> Iterator[tuple[StoredItem, list[str]]]:
-    """Yield every run and diff with what is wrong with it, reading all of its files."""
+    """Yield every run, diff and labels with what is wrong with them, reading all of their files."""
     for item in list_store(store):
         if item.problem:
             yield item, [item.problem]
@@ -48,6 +50,8 @@ def verify_store(store: Store) -> Iterator[tuple[StoredItem, list[str]]]:
             yield item, [one.message for one in damage]
         elif item.kind == "diff":
             yield item, store.open_diff(item.id).damaged()
+        elif item.kind == "labels":
+            yield item, store.labels(item.id).damaged()
 
 
 def folder_bytes(place: Place, folder: str) -> int:
