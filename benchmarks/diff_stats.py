@@ -120,7 +120,7 @@ def needle_pair(job: Job, num_tokens: int, device: torch.device) -> Pair:
     tuned_TD = residuals(tuned)
     mask_T = torch.from_numpy(np.concatenate([part.tokens.mask_T for part in parts]))
     weights = sae.weights(device, torch.bfloat16)
-    return Pair("needle-576/4k-shipped", base_TD, tuned_TD, _pointers(lengths_P), mask_T, weights)
+    return Pair("needle-576/8k-shipped", base_TD, tuned_TD, _pointers(lengths_P), mask_T, weights)
 
 
 def synthetic_pair(d_in: int, width: int, num_rows: int, device: torch.device) -> Pair:

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--tokens", type=int, default=100_000, help="streamed and trained on, end to end")
-        parser.add_argument("--race-tokens", type=int, default=60_000, help="that both trainers learn from")
+        parser.add_argument("--race-tokens", type=int, default=200_000, help="that both trainers learn from")
         parser.add_argument("--width", type=int, help="of the dictionaries; the recipe's by default")
 
     return run_benchmark("sae_train", measure, argv, options)
@@ -148,17 +148,18 @@ def _saelens(
     started = time.perf_counter()
     trainer.fit()
     seconds = time.perf_counter() - started
-    return seconds, _judged(sae, torch.cat(list(held_out)))
+    return seconds, _judged(sae, recipe.k, torch.cat(list(held_out)))
 
 
 @torch.inference_mode()
-def _judged(sae: Any, x_TD: Tensor) -> Quality:
-    """As SAELens stores the dictionary: JumpReLU at the running threshold, in units of decoder norms."""
-    w_dec_FD, w_enc_DF = sae.W_dec, sae.W_enc
-    pre_TF = (x_TD - sae.b_dec) @ w_enc_DF + sae.b_enc
-    pre_TF = pre_TF * w_dec_FD.norm(dim=1)
-    act_TF = pre_TF * (pre_TF > sae.topk_threshold.float())
-    decoded_TD = act_TF @ torch.nn.functional.normalize(w_dec_FD, dim=1) + sae.b_dec
+def _judged(sae: Any, k: int, x_TD: Tensor) -> Quality:
+    """As it is trained, with the k largest a token over the held-out batch: its running threshold, of which
+    its JumpReLU form is made, takes far longer to settle than this race lasts."""
+    norm_F = sae.W_dec.norm(dim=1)
+    act_TF = (((x_TD - sae.b_dec) @ sae.W_enc + sae.b_enc) * norm_F).relu()
+    cut = act_TF.flatten().topk(k * len(x_TD)).values[-1]
+    act_TF = act_TF * (act_TF >= cut)
+    decoded_TD = act_TF @ (sae.W_dec / norm_F[:, None]) + sae.b_dec
     total = (x_TD - x_TD.mean(0)).square().sum()
     fvu = float((decoded_TD - x_TD).square().sum() / total)
     return float((act_TF > 0).sum(1).float().mean()), fvu, float((~(act_TF > 0).any(0)).float().mean())

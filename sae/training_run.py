@@ -26,6 +26,8 @@ from ft_audit.sae.report_card import report_card
 from ft_audit.sae.train import TrainProgress, train_batch_topk
 
 REPORT_FILE = "report.json"
+# Apart from the report, because it quotes the text that was read, which may not be anyone's to pass on.
+FEATURES_FILE = "pair_features.json"
 Splice = Callable[[Tensor], Tensor]
 
 
@@ -53,6 +55,7 @@ def run_training(
 ) -> dict[str, Any]:
     """Writes `recipe.out` (config.json, params.safetensors, report.json) and returns the report.
 
+    Where there is a `tuned`, pair_features.json tells what the features fire on that carry most of the change.
     A folder that this very recipe filled is returned as it is; one that something else filled is an
     SaeError unless `force`.
     """
@@ -88,12 +91,19 @@ def run_training(
         **_pair_reports(recipe, sae, sources),
     }
     out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(told, indent=1, allow_nan=False) + "\n"
-    (out / REPORT_FILE).write_text(text, encoding="utf-8")
+    if "pair" in told:
+        _write_json(out / FEATURES_FILE, told["pair"].pop("features"))
+    report: dict[str, Any] = _write_json(out / REPORT_FILE, told)
     save_gemma_scope(out, sae, _kind(recipe))
     checkpoint.unlink(missing_ok=True)
-    report: dict[str, Any] = json.loads(text)
     return report
+
+
+def _write_json(path: Path, value: Any) -> Any:
+    """Write it and return what a reader gets."""
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+    path.write_text(text, encoding="utf-8")
+    return json.loads(text)
 
 
 def _learnt(chunks: Iterator[Tensor], recipe: SaeTrainRecipe) -> Iterator[Tensor]:

