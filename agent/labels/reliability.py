@@ -53,7 +53,7 @@ def lexical_score(label: str, snippets: Snippets) -> Outcome | None:
 
 
 def detection_score(
-    client: ChatClient, label: str, snippets: Snippets, scoring: ScoringConfig
+    client: ChatClient, scoring: ScoringConfig, label: str, snippets: Snippets
 ) -> Outcome | None:
     """The judge's balanced accuracy in telling which contexts the feature fires in; None of too few."""
     shown = [_Shown(plain_text(snippet), True, False) for snippet in snippets.firing]
@@ -62,7 +62,7 @@ def detection_score(
 
 
 def fuzzing_score(
-    client: ChatClient, label: str, snippets: Snippets, scoring: ScoringConfig
+    client: ChatClient, scoring: ScoringConfig, label: str, snippets: Snippets
 ) -> Outcome | None:
     """The judge's balanced accuracy in telling rightly from wrongly marked tokens; None of too few contexts.
 

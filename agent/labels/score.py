@@ -1,6 +1,7 @@
 """`labels score`: tries every label of the features asked for, and stores how far it can be trusted."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from ft_audit.agent.client import ChatClient
@@ -64,8 +65,8 @@ def scores_text(result: dict[str, Any]) -> str:
 def _methods(client: ChatClient | None, scoring: ScoringConfig) -> dict[str, Method]:
     methods: dict[str, Method] = {"lexical": lexical_score}
     if client is not None:
-        methods["detection"] = lambda label, snippets: detection_score(client, label, snippets, scoring)
-        methods["fuzzing"] = lambda label, snippets: fuzzing_score(client, label, snippets, scoring)
+        methods["detection"] = partial(detection_score, client, scoring)
+        methods["fuzzing"] = partial(fuzzing_score, client, scoring)
     return methods
 
 

@@ -19,7 +19,7 @@ SPARE = 6
 PATIENCE = 20
 # How much of a suite is searched for a token.
 SEARCHED_TOKENS = 1 << 20
-NUM_NEIGHBORS, CONTEXTS_A_NEIGHBOR = 8, 8
+NUM_NEIGHBORS, CONTEXTS_A_NEIGHBOR = 8, 16
 
 
 class Snippets(NamedTuple):

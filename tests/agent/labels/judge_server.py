@@ -54,7 +54,7 @@ def serve(model: RuleModel) -> Iterator[RuleModel]:
     """Answer on a port of this machine for the length of the block."""
     handler = _handler(model.reply, model)
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     model.url = f"http://127.0.0.1:{server.server_port}/v1"
     try:

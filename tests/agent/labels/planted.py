@@ -66,8 +66,8 @@ class World:
 
 
 def right_labels() -> list[str]:
-    """Names of the families with half of their words."""
-    return [f"{name}: words such as {', '.join(words[:3])}" for name, words in FAMILIES.items()]
+    """Names of the families with most of their words."""
+    return [f"{name}: words such as {', '.join(words[:4])}" for name, words in FAMILIES.items()]
 
 
 def shuffled_labels() -> list[str]:
