@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ft_audit.kernels.jumprelu.input_norm import InputNorm
+from ft_audit.sae.jumprelu_sae import JumpReluSae
 
 
 def sae_digest(
@@ -39,6 +41,24 @@ def sae_digest(
     if topk is not None or input_norm != "none" or also_reads or writes:
         sha.update(json.dumps([topk, input_norm, also_reads, writes]).encode())
     return sha.hexdigest()
+
+
+def hashed(sae: JumpReluSae) -> JumpReluSae:
+    """The same dictionary with the hash of what it computes in its spec."""
+    sha256 = sae_digest(
+        sae.w_enc_DF,
+        sae.w_dec_FD,
+        sae.b_enc_F,
+        sae.b_dec_D,
+        sae.threshold_F,
+        sae.apply_b_dec_to_input,
+        topk=sae.topk,
+        input_norm=sae.input_norm,
+        w_skip_DO=sae.w_skip_DO,
+        also_reads=sae.spec.also_reads,
+        writes=sae.spec.writes,
+    )
+    return replace(sae, spec=replace(sae.spec, sha256=sha256))
 
 
 def _add(sha: hashlib._Hash, tensor: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Owns what a reference to a dictionary means: a folder, shipped data, or a folder of a hub repository."""
+"""Owns what a reference to a dictionary means: a folder or file, shipped data, on the hub, or a release."""
 
 from __future__ import annotations
 
@@ -6,29 +6,41 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ft_audit.errors import SaeError
-from ft_audit.sae.formats.gemma_scope import CONFIG_FILE, PARAMS_FILE, load_gemma_scope
+from ft_audit.sae.examples import EXAMPLES_FILE
+from ft_audit.sae.formats.build import Told
+from ft_audit.sae.formats.known import files_to_fetch, find_format
 from ft_audit.sae.jumprelu_sae import JumpReluSae
+from ft_audit.sae.releases import find_release
 
-SHIPPED, HUB = "configs:", "hub:"
+SHIPPED, HUB, RELEASE = "configs:", "hub:", "saelens:"
 
 
-def load_sae(ref: str, base_dir: Path, folder: str | None = None) -> JumpReluSae:
+def load_sae(ref: str, base_dir: Path, folder: str | None = None, told: Told | None = None) -> JumpReluSae:
     """The dictionary that `ref` names, in float32 on the CPU.
 
-    `ref` is a local folder (relative ones to `base_dir`), `configs:REL` for one that ships with the
-    package, or a hub repository: `OWNER/NAME` with `folder`, or `OWNER/NAME/FOLDER…` in one. With
-    `folder`, a local `ref` is a copy of such a repository. Raises SaeError naming what is wrong.
+    `ref` is a local folder or file (relative ones to `base_dir`), `configs:REL` for one that ships with the
+    package, a hub repository (`OWNER/NAME` with `folder`, or `OWNER/NAME/FOLDER…` in one), or
+    `saelens:RELEASE/SAE_ID`. With `folder`, a local `ref` is a copy of such a repository. `told` is what the
+    user says where the files do not. Raises SaeError naming what is wrong.
     """
-    return load_gemma_scope(find_sae(ref, base_dir, folder))
+    path = find_sae(ref, base_dir, folder)
+    return find_format(path).load(path, told or Told())
 
 
-def find_sae(ref: str, base_dir: Path, folder: str | None = None) -> Path:
-    """The local folder that `ref` names, fetched first when it lies on the hub."""
+def find_sae(ref: str, base_dir: Path, folder: str | None = None, *, examples: bool = False) -> Path:
+    """The local folder or file that `ref` names, fetched first when it lies on the hub.
+
+    Of a repository only what the formats read is fetched; with `examples` also the hundreds of megabytes of
+    examples that Gemma Scope 2 puts beside each dictionary.
+    """
+    if ref.startswith(RELEASE):
+        release = find_release(ref.removeprefix(RELEASE))
+        return _fetched(release.repo_id, release.folder, examples)
     if ref.startswith(SHIPPED):
         shipped = _shipped_folder() / ref.removeprefix(SHIPPED)
         return _existing(ref, shipped / folder if folder else shipped)
     path = base_dir / Path(ref).expanduser()
-    if ref.startswith((".", "/", "~")) or (path.is_dir() and not ref.startswith(HUB)):
+    if ref.startswith((".", "/", "~")) or (path.exists() and not ref.startswith(HUB)):
         return _existing(ref, path / folder if folder else path)
     ref = ref.removeprefix(HUB)
     if folder is None:
@@ -37,10 +49,11 @@ def find_sae(ref: str, base_dir: Path, folder: str | None = None) -> Path:
         if not folder:
             raise SaeError(
                 f"sae {ref!r}: no folder {path}, and a hub repository needs the folder in it too, as in "
-                f"google/gemma-scope-2-1b-it/resid_post/layer_22_width_16k_l0_medium"
+                f"google/gemma-scope-2-1b-it/resid_post/layer_22_width_16k_l0_medium ('.' for the repository "
+                f"itself)"
             )
         ref = f"{owner}/{name}"
-    return _fetched(ref, folder.strip("/"))
+    return _fetched(ref, folder.strip("/"), examples)
 
 
 def _shipped_folder() -> Path:
@@ -51,17 +64,19 @@ def _shipped_folder() -> Path:
 
 
 def _existing(ref: str, path: Path) -> Path:
-    if not path.is_dir():
-        raise SaeError(f"sae {ref!r}: no such folder {path}; it should hold {CONFIG_FILE} and {PARAMS_FILE}")
+    if not path.exists():
+        raise SaeError(
+            f"sae {ref!r}: no such folder {path}; it should hold a dictionary: config.json and "
+            f"params.safetensors, or the files of another format that is read"
+        )
     return path
 
 
-def _fetched(repo_id: str, folder: str) -> Path:
-    """Only the two files: the examples beside them are hundreds of megabytes."""
+def _fetched(repo_id: str, folder: str, examples: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    patterns = [f"{folder}/{CONFIG_FILE}", f"{folder}/{PARAMS_FILE}"]
+    patterns = files_to_fetch(folder) + ([f"{folder}/{EXAMPLES_FILE}"] if examples else [])
     try:
         snapshot = Path(snapshot_download(repo_id, allow_patterns=patterns))
     except (OSError, HFValidationError) as error:
@@ -69,8 +84,9 @@ def _fetched(repo_id: str, folder: str) -> Path:
             f"sae {repo_id}/{folder}: cannot fetch it from the hub ({type(error).__name__}: {error}); check "
             f"the name and your access to the repository, or give a local folder"
         ) from error
-    if not (snapshot / folder / PARAMS_FILE).is_file():
+    if not (snapshot / folder).exists():
         raise SaeError(
-            f"sae {repo_id}/{folder}: the repository has no {folder}/{PARAMS_FILE}; check the folder's name"
+            f"sae {repo_id}/{folder}: the repository has no {folder} with a dictionary of a known format; "
+            f"check the folder's name"
         )
     return snapshot / folder

@@ -1,203 +1,135 @@
-"""Owns Gemma Scope 2's file layout: one folder with `config.json` and `params.safetensors`.
+"""Owns Gemma Scope 2's file layout, which is also this project's own: `config.json` beside the tensors.
 
-Its input scale and pre-encoder `b_dec` are folded in, so nothing is normalised or subtracted at inference.
+Input scale and pre-encoder `b_dec` are folded in, so nothing is normalised or subtracted at inference.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ft_audit.errors import SaeError
-from ft_audit.sae.digest import sae_digest
-from ft_audit.sae.jumprelu_sae import JumpReluSae, SaeSpec, is_bfloat16_exact
+from ft_audit.sae.digest import hashed
+from ft_audit.sae.formats.build import Told, build_sae, check_width
+from ft_audit.sae.formats.files import read_config, read_safetensors
+from ft_audit.sae.formats.gemma_scope_config import CONFIG_FILE, read_activation, read_facts, read_kind
+from ft_audit.sae.formats.gemma_scope_crosscoder import is_crosscoder, read_crosscoder, split_crosscoder
+from ft_audit.sae.hook_names import gemma_name
+from ft_audit.sae.jumprelu_sae import JumpReluSae, is_bfloat16_exact
 
-CONFIG_FILE = "config.json"
 PARAMS_FILE = "params.safetensors"
 TENSORS = ("w_enc", "w_dec", "b_enc", "b_dec", "threshold")
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-WIDTHS = {"k": 1 << 10, "m": 1 << 20}
-FOLDER_NAME = re.compile(r"layer_(?P<layer>\d+)_width_(?P<width>\d+)(?P<unit>[km])?(?:_l0_(?P<l0>\w+))?")
-HOOK_POINT = re.compile(r"(?:^|\.)layers\.(?P<layer>\d+)\.(?P<rest>.+)$")
+SKIP = "affine_skip_connection"
 
 
-def load_gemma_scope(folder: Path) -> JumpReluSae:
+def load_gemma_scope(folder: Path, told: Told = Told()) -> JumpReluSae:  # noqa: B008 it is frozen
     """The dictionary in `folder`, in float32 on the CPU; raises SaeError naming what does not fit."""
-    tensors = _read_tensors(folder / PARAMS_FILE)
-    config = _read_config(folder / CONFIG_FILE)
-    kind, architecture = config.get("type", "sae"), config.get("architecture", "jump_relu")
-    if kind != "sae":
-        raise SaeError(
-            f"{folder / CONFIG_FILE}: type is {kind!r}; only plain dictionaries are supported, choose one "
-            f"from resid_post/ of the same release"
-        )
-    if architecture != "jump_relu":
-        raise SaeError(f"{folder / CONFIG_FILE}: architecture is {architecture!r}; only jump_relu is read")
-    if config.get("affine_connection") or "affine_skip_connection" in tensors:
-        raise SaeError(f"{folder}: has an affine skip connection; choose the folder without '_affine'")
-    _check_tensors(folder / PARAMS_FILE, tensors)
-    named = {name: tensors[name].float().contiguous() for name in TENSORS}
-    d_in, width = named["w_enc"].shape
-    if config.get("width") not in (None, width):
-        raise SaeError(
-            f"{folder / CONFIG_FILE}: width is {config['width']}, but w_enc in {PARAMS_FILE} has {width} "
-            f"features; the two files do not belong together, fetch both again"
-        )
-    layer, site, hook_point = _hook(folder, config)
-    l0 = config.get("l0")
-    spec = SaeSpec(
-        name=str(config.get("name", folder.resolve().name)),
-        layer=layer,
-        site=site,
-        hook_point=hook_point,
-        width=width,
-        d_in=d_in,
-        model_name=_model_name(str(config.get("model_name", ""))),
-        l0=float(l0) if isinstance(l0, int | float) else None,
-        sha256=sae_digest(
-            named["w_enc"], named["w_dec"], named["b_enc"], named["b_dec"], named["threshold"], False
-        ),
-    )
-    return JumpReluSae(
-        spec,
-        w_enc_DF=named["w_enc"],
-        w_dec_FD=named["w_dec"],
-        b_enc_F=named["b_enc"],
-        b_dec_D=named["b_dec"],
-        threshold_F=named["threshold"],
-        apply_b_dec_to_input=False,
+    config = read_config(folder / CONFIG_FILE)
+    kind, by_layer = read_kind(folder, config), is_crosscoder(folder)
+    if (kind == "crosscoder") != by_layer:
+        lies = "one file a layer" if by_layer else f"{PARAMS_FILE} alone"
+        raise SaeError(f"{folder}: is a {kind}, but has its tensors in {lies}; fetch the whole folder again")
+    single = None if by_layer else _read_single(folder / PARAMS_FILE, transcoder=kind == "transcoder")
+    facts = read_facts(folder, config, told)
+    tensors = single or read_crosscoder(folder, len(facts.inputs))
+    if config.get("affine_connection") and SKIP not in tensors:
+        raise SaeError(f"{folder}: misses the {SKIP} that {CONFIG_FILE} speaks of; fetch both again")
+    width = tensors["w_enc"].shape[1]
+    if config.get("width") is None:
+        check_width(str(folder), folder.resolve().name, width)
+    elif kind != "crosscoder" or config["width"] != width // len(facts.inputs):
+        # Of a crosscoder, the latents of one layer count as well as all of them.
+        check_width(f"{folder / CONFIG_FILE}", config["width"], width)
+    topk, input_norm = read_activation(folder, config)
+    return build_sae(
+        facts,
+        w_enc_DF=tensors["w_enc"],
+        w_dec_FO=tensors["w_dec"],
+        b_enc_F=tensors["b_enc"],
+        b_dec_O=tensors["b_dec"],
+        threshold_F=tensors["threshold"],
+        topk=topk,
+        input_norm=input_norm,
+        w_skip_DO=tensors.get(SKIP),
     )
 
 
-def save_gemma_scope(folder: Path, sae: JumpReluSae, extra: dict[str, Any]) -> None:
+def save_gemma_scope(folder: Path, sae: JumpReluSae, extra: Mapping[str, Any]) -> None:
     """Writes `sae` to `folder`, with `extra` keys in its config.json.
 
-    A matrix whose values are all exact in bfloat16 is stored so, at half the size; nothing is rounded.
+    A matrix whose values are all exact in bfloat16 is stored so, at half the size; nothing is rounded. Keys
+    that Gemma Scope does not have stand only where a dictionary needs them: `k` and `input_norm`. Raises
+    SaeError for a crosscoder that does not fit the layout.
     """
-    if sae.apply_b_dec_to_input:
-        folded = sae.b_enc_F.double() - sae.b_dec_D.double() @ sae.w_enc_DF.double()
-        b_enc_F = folded.float()
-    else:
-        b_enc_F = sae.b_enc_F
-    tensors = {
-        "w_enc": _compact(sae.w_enc_DF),
-        "w_dec": _compact(sae.w_dec_FD),
-        "b_enc": b_enc_F.contiguous(),
-        "b_dec": sae.b_dec_D.contiguous(),
-        "threshold": sae.threshold_F.contiguous(),
-    }
+    sae = folded(sae)
+    spec = sae.spec
     config = {
-        "hf_hook_point_in": sae.spec.hook_point,
-        "hf_hook_point_out": sae.spec.hook_point,
-        "width": sae.spec.width,
-        "model_name": sae.spec.model_name,
-        "architecture": "jump_relu",
-        "l0": sae.spec.l0,
-        "affine_connection": False,
-        "type": "sae",
-        "name": sae.spec.name,
+        "hf_hook_point_in": gemma_name(spec.inputs) if spec.also_reads else spec.hook_point,
+        "hf_hook_point_out": gemma_name(spec.outputs) if spec.kind != "sae" else spec.hook_point,
+        "width": spec.width,
+        "model_name": spec.model_name,
+        "architecture": "jump_relu" if sae.topk is None else "topk",
+        "l0": spec.l0,
+        "affine_connection": sae.w_skip_DO is not None,
+        "type": spec.kind,
+        "name": spec.name,
+        **({"k": sae.topk} if sae.topk is not None else {}),
+        **({"input_norm": sae.input_norm} if sae.input_norm != "none" else {}),
         **extra,
     }
+    files = split_crosscoder(sae) if spec.kind == "crosscoder" else {PARAMS_FILE: _single(sae)}
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / (PARAMS_FILE + ".tmp")
-    save_file(tensors, partial)
-    # safetensors writes files that only their owner can read; a dictionary is shared like its config.
-    partial.chmod(0o644)
-    with partial.open("rb") as written:
-        os.fsync(written.fileno())
+    partial = {name: folder / f"{name}.tmp" for name in files}
+    for name, tensors in files.items():
+        save_file({key: _compact(key, tensor) for key, tensor in tensors.items()}, partial[name])
+        # safetensors writes files that only their owner can read; a dictionary is shared like its config.
+        partial[name].chmod(0o644)
+        with partial[name].open("rb") as written:
+            os.fsync(written.fileno())
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     # The tensors come last: a folder that has them has its config too.
-    partial.replace(folder / PARAMS_FILE)
+    for name in files:
+        partial[name].replace(folder / name)
 
 
-def _compact(tensor: Tensor) -> Tensor:
-    return (tensor.bfloat16() if is_bfloat16_exact(tensor) else tensor).contiguous()
+def folded(sae: JumpReluSae) -> JumpReluSae:
+    """The dictionary with a `b_dec` that it subtracts first moved into `b_enc`, as the layout asks."""
+    if not sae.apply_b_dec_to_input:
+        return sae
+    b_enc_F = (sae.b_enc_F.double() - sae.b_dec_D.double() @ sae.w_enc_DF.double()).float()
+    return hashed(replace(sae, b_enc_F=b_enc_F, apply_b_dec_to_input=False))
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise SaeError(f"{path}: no such file; a dictionary folder holds {CONFIG_FILE} and {PARAMS_FILE}")
-    try:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise SaeError(f"{path}: not a readable safetensors file ({error}); fetch it again") from error
+def _read_single(path: Path, *, transcoder: bool) -> dict[str, Tensor]:
+    file = read_safetensors(path)
+    file.need(*TENSORS)
+    if SKIP in file.tensors and not transcoder:
+        raise SaeError(f"{path}: has an {SKIP}, but {CONFIG_FILE} says that it is no transcoder")
+    d_in, width = file.matrix_shape("w_enc")
+    d_out = file.matrix_shape("w_dec")[1] if transcoder else d_in
+    shapes = {"w_enc": (d_in, width), "w_dec": (width, d_out), "b_enc": (width,), "b_dec": (d_out,)}
+    shapes |= {"threshold": (width,)} | ({SKIP: (d_in, d_out)} if SKIP in file.tensors else {})
+    return {name: file.take(name, *shape) for name, shape in shapes.items()}
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    """The config, or {} where the folder has none: some published folders do not."""
-    if not path.is_file():
-        return {}
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SaeError(f"{path}: not readable JSON ({error}); fetch or copy it again") from error
-    if not isinstance(config, dict):
-        raise SaeError(f"{path}: expected a JSON object, found {type(config).__name__}; fetch it again")
-    return config
+def _single(sae: JumpReluSae) -> dict[str, Tensor]:
+    tensors = {
+        "w_enc": sae.w_enc_DF,
+        "w_dec": sae.w_dec_FD,
+        "b_enc": sae.b_enc_F,
+        "b_dec": sae.b_dec_D,
+        "threshold": sae.threshold_F,
+    }
+    return tensors | ({SKIP: sae.w_skip_DO} if sae.w_skip_DO is not None else {})
 
 
-def _check_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    missing = [name for name in TENSORS if name not in tensors]
-    if missing:
-        raise SaeError(
-            f"{path}: misses {', '.join(missing)} (has {', '.join(sorted(tensors)) or 'nothing'}); "
-            f"a JumpReLU dictionary has {', '.join(TENSORS)}"
-        )
-    if tensors["w_enc"].dim() != 2:
-        raise SaeError(f"{path}: w_enc has shape {tuple(tensors['w_enc'].shape)}; expected [d_in, width]")
-    d_in, width = tensors["w_enc"].shape
-    shapes = {"w_enc": (d_in, width), "w_dec": (width, d_in), "b_enc": (width,), "b_dec": (d_in,)}
-    shapes["threshold"] = (width,)
-    for name, shape in shapes.items():
-        tensor = tensors[name]
-        if tuple(tensor.shape) != shape:
-            raise SaeError(
-                f"{path}: {name} has shape {tuple(tensor.shape)}, w_enc {(d_in, width)} asks for {shape}; "
-                f"crosscoders and transposed files are not supported"
-            )
-        if tensor.dtype not in DTYPES:
-            raise SaeError(f"{path}: {name} is {tensor.dtype}; expected one of {', '.join(map(str, DTYPES))}")
-        bad = int((~torch.isfinite(tensor)).sum())
-        if bad:
-            raise SaeError(
-                f"{path}: {name} has {bad} NaN or infinite values of {tensor.numel()}; get it anew"
-            )
-
-
-def _hook(folder: Path, config: dict[str, Any]) -> tuple[int, str, str]:
-    """Layer, site and hook point, from config.json or else from the folder's name."""
-    hook_point = config.get("hf_hook_point_in")
-    if hook_point is None:
-        found = FOLDER_NAME.search(folder.resolve().name)
-        if not found:
-            raise SaeError(
-                f"{folder}: {CONFIG_FILE} names no hf_hook_point_in and the folder's name is not of the form "
-                f"layer_22_width_16k_l0_medium; add the key, for example 'model.layers.22.output'"
-            )
-        hook_point = f"model.layers.{found['layer']}.output"
-    match = HOOK_POINT.search(str(hook_point))
-    if not match:
-        raise SaeError(
-            f"{folder / CONFIG_FILE}: hf_hook_point_in is {hook_point!r}; expected model.layers.L.output"
-        )
-    if match["rest"] != "output":
-        raise SaeError(
-            f"{folder / CONFIG_FILE}: hf_hook_point_in is {hook_point!r}; only the block output "
-            f"'model.layers.{match['layer']}.output' (resid_post) is supported"
-        )
-    return int(match["layer"]), "resid_post", str(hook_point)
-
-
-def _model_name(name: str) -> str:
-    """Published configs write `gemma-v3` and drop the owner; both are mended."""
-    name = name.replace("gemma-v3", "gemma-3")
-    return f"google/{name}" if name.startswith("gemma-3") else name
+def _compact(name: str, tensor: Tensor) -> Tensor:
+    matrix = name in ("w_enc", "w_dec", SKIP)
+    return (tensor.bfloat16() if matrix and is_bfloat16_exact(tensor) else tensor).contiguous()

@@ -1,5 +1,6 @@
 """Gemma Scope 2's files: written and read back, read as published, and refused by name."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ft_audit.errors import SaeError
 from ft_audit.kernels.jumprelu import encode
+from ft_audit.sae.formats.build import Told
 from ft_audit.sae.formats.gemma_scope import load_gemma_scope, save_gemma_scope
 from ft_audit.sae.jumprelu_sae import JumpReluSae
 from ft_audit.sae.rounding import rounded_to_bfloat16
@@ -67,19 +69,34 @@ def test_reads_a_published_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "layer", "l0"),
-    [("layer_7_width_262k_l0_big", 7, None), ("layer_12_width_1m_l0_small_seed_1", 12, None)],
+    ("place", "inputs", "outputs"),
+    [
+        ("resid_post/layer_7_width_20_l0_big", "resid_post/7", "resid_post/7"),
+        ("resid_post_all/layer_12_width_20_l0_small_seed_1", "resid_post/12", "resid_post/12"),
+        ("attn_out_all/layer_0_width_20_l0_small", "attn_z/0", "attn_z/0"),
+        ("transcoder/layer_9_width_20_l0_big", "mlp_in/9", "mlp_out/9"),
+    ],
 )
-def test_a_folder_without_config_is_known_by_its_name(
-    tmp_path: Path, name: str, layer: int, l0: float | None
+def test_a_folder_without_config_is_known_by_its_place(
+    tmp_path: Path, place: str, inputs: str, outputs: str
 ) -> None:
-    sae = load_gemma_scope(publish(tmp_path / name, None))
-    assert (sae.spec.layer, sae.spec.l0, sae.spec.hook_point) == (layer, l0, f"model.layers.{layer}.output")
+    sae = load_gemma_scope(publish(tmp_path / "gemma-scope-2-270m-pt" / place, None))
+    assert (sae.spec.inputs, sae.spec.outputs, sae.spec.l0) == ((inputs,), (outputs,), None)
+    # The smallest model's name has no suffix.
+    assert sae.spec.model_name == "google/gemma-3-270m"
 
 
-def test_a_name_without_a_layer_needs_a_config(tmp_path: Path) -> None:
-    with pytest.raises(SaeError, match=r"hf_hook_point_in.*layer_22_width_16k_l0_medium.*add the key"):
-        load_gemma_scope(publish(tmp_path / "my_sae", None))
+def test_a_place_that_says_no_hook_needs_a_config_or_to_be_told(tmp_path: Path) -> None:
+    folder = publish(tmp_path / "mine" / "layer_22_width_20_l0_medium", None)
+    with pytest.raises(SaeError, match=r"nothing says which place .* sae convert SRC DST --hook"):
+        load_gemma_scope(folder)
+    sae = load_gemma_scope(folder, Told(hook="mlp_out/3", model_name="me/own"))
+    assert (sae.spec.inputs, sae.spec.model_name) == (("mlp_out/3",), "me/own")
+
+
+def test_a_name_of_another_width_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SaeError, match="width_262k_l0_big, but the encoder has 20 features"):
+        load_gemma_scope(publish(tmp_path / "resid_post" / "layer_7_width_262k_l0_big", None))
 
 
 @pytest.mark.parametrize(
@@ -129,8 +146,6 @@ def test_the_committed_size_fits(tmp_path: Path, random_sae: RandomSae) -> None:
 
 
 def test_a_subtracted_b_dec_is_folded_in_when_saved(tmp_path: Path, random_sae: RandomSae) -> None:
-    import dataclasses
-
     sae = dataclasses.replace(random_sae(), apply_b_dec_to_input=True)
     save_gemma_scope(tmp_path / "a", sae, {})
     back = load_gemma_scope(tmp_path / "a")
@@ -164,19 +179,23 @@ def spoilt(value: float) -> Tensor:
 @pytest.mark.parametrize(
     ("config", "changed", "says"),
     [
-        ({"type": "transcoder"}, {}, "type is 'transcoder'; only plain dictionaries"),
-        ({"type": "crosscoder"}, {}, "type is 'crosscoder'"),
-        ({"architecture": "topk"}, {}, "architecture is 'topk'; only jump_relu"),
-        ({"affine_connection": True}, {}, "affine skip connection"),
-        ({}, {"affine_skip_connection": torch.zeros(8, 8)}, "affine skip connection"),
-        ({"width": 16384}, {}, "width is 16384, but w_enc in params.safetensors has 20"),
-        ({"hf_hook_point_in": "model.layers.3.self_attn.o_proj.input"}, {}, "only the block output"),
-        ({"hf_hook_point_in": "somewhere"}, {}, "is 'somewhere'; expected model.layers.L.output"),
+        ({"type": "clt"}, {}, "type is 'clt'; sae, transcoder, crosscoder are read"),
+        ({"type": "crosscoder"}, {}, "is a crosscoder, but has its tensors in params.safetensors alone"),
+        ({"type": "transcoder", "hf_hook_point_out": None}, {}, "a transcoder without hf_hook_point_out"),
+        ({"architecture": "gated"}, {}, "architecture is 'gated'; jump_relu and topk are read"),
+        ({"architecture": "topk"}, {}, "k is None; expected a positive whole number"),
+        ({"input_norm": "batch_norm"}, {}, "input_norm is 'batch_norm'"),
+        ({"affine_connection": True}, {}, "misses the affine_skip_connection"),
+        ({}, {"affine_skip_connection": torch.zeros(8, 8)}, "has an affine_skip_connection"),
+        ({"width": 16384}, {}, "width is 16384, but the encoder has 20"),
+        ({"hf_hook_point_in": "somewhere"}, {}, "is 'somewhere', which is none of the places"),
+        ({"hf_hook_point_in": "blocks.3.hook_mlp_in"}, {}, "before the MLP's norm to some"),
+        ({"hf_hook_point_in": "model.layers.{3,4}.output"}, {}, "2 places; expected one"),
         ({}, {"threshold": None}, "misses threshold .has b_dec, b_enc, w_dec, w_enc."),
         ({}, {"w_enc": None, "b_enc": None}, "misses w_enc, b_enc"),
-        ({}, {"w_dec": transposed().t().contiguous()}, r"w_dec has shape \(8, 20\), .* asks for \(20, 8\)"),
+        ({}, {"w_dec": transposed().t().contiguous()}, r"w_dec has shape \(8, 20\), .* ask for \(20, 8\)"),
         ({}, {"b_enc": torch.zeros(19)}, r"b_enc has shape \(19,\)"),
-        ({}, {"w_dec": torch.zeros(20, 4, 8)}, "crosscoders and transposed files"),
+        ({}, {"w_dec": torch.zeros(20, 4, 8)}, r"w_dec has shape \(20, 4, 8\)"),
         ({}, {"w_enc": torch.zeros(8)}, r"w_enc has shape \(8,\)"),
         ({}, {"w_enc": spoilt(float("nan"))}, "w_enc has 1 NaN or infinite values of 160"),
         ({}, {"b_dec": torch.full((8,), float("-inf"))}, "b_dec has 8 NaN or infinite values of 8"),
@@ -201,6 +220,17 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     (folder / "config.json").write_text("[]")
     with pytest.raises(SaeError, match="expected a JSON object, found list"):
         load_gemma_scope(folder)
+    (folder / "config.json").write_text(json.dumps(PUBLISHED))
     (folder / "params.safetensors").write_bytes(b"\0" * 100)
     with pytest.raises(SaeError, match="not a readable safetensors file"):
         load_gemma_scope(folder)
+
+
+def test_a_crosscoder_that_reads_several_layers_at_once_does_not_fit(
+    tmp_path: Path, random_sae: RandomSae
+) -> None:
+    sae = random_sae(d_in=8, width=20)
+    both = dataclasses.replace(sae, spec=dataclasses.replace(sae.spec, also_reads=("resid_post/5",)))
+    with pytest.raises(SaeError, match="features read several layers does not fit"):
+        save_gemma_scope(tmp_path / "a", both, {})
+    assert not (tmp_path / "a").exists()
