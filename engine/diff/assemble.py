@@ -116,9 +116,10 @@ def _suite_statistics(writer: DiffWriter, inputs: DiffInputs, scheduler: Schedul
                     put_feature_statistics(writer, f"features/{sae.name}/{pair.name}", features.arrays)
                 found.features.append(features)
                 found.figures[f"features_changed/{sae.name}/{label}"] = float(features.num_passing)
-                change = put_fvu(writer, pair, sae.name, hook.name)
+                written = hook.reconstructed_by(sae)
+                change = put_fvu(writer, pair, sae.name, written)
                 found.figures.update({f"{name}/{sae.name}/{label}": v for name, v in change.items()})
-                put_coverage(writer, pair, hook.name, features, inputs.decoders[sae.name])
+                put_coverage(writer, pair, written[0], features, inputs.decoders[sae.name])
     put_agreement(writer, inputs.hooks, inputs.decoders, found.features)
     for pair, label in labelled:
         found.figures.update({f"{name}/{label}": v for name, v in put_logits(writer, pair).items()})

@@ -141,14 +141,14 @@ def put_logits(writer: DiffWriter, pair: SuitePair) -> dict[str, float]:
     return {name: float(found[name][0]) for name in ("kl_mean", "kl_p99", "kl_max")}
 
 
-def put_fvu(writer: DiffWriter, pair: SuitePair, sae: str, hook: str) -> dict[str, float]:
+def put_fvu(writer: DiffWriter, pair: SuitePair, sae: str, hooks: Sequence[str]) -> dict[str, float]:
     """Write `fvu/<sae>/<suite>`: what the dictionary leaves unexplained, by side, and return its changes.
 
-    Of the variance a share, and of the reconstruction error the mean norm per token, whose change is given
-    as a share of the base's.
+    Of the variance at `hooks`, which it reconstructs, a share; and of the reconstruction error the mean norm
+    per token, whose change is given as a share of the base's.
     """
     runs = {"base": pair.base, "tuned": pair.tuned}
-    values = {side: fvu(run, sae, hook) for side, run in runs.items()}
+    values = {side: fvu(run, sae, hooks) for side, run in runs.items()}
     errors = {side: _error_norm(run, sae) for side, run in runs.items()}
     arrays = {side: np.array([value]) for side, value in values.items()}
     writer.put_stats(
@@ -164,7 +164,7 @@ def _error_norm(run: RunReader, sae: str) -> float:
     return total / max(int(run.dense("counted_P").sum()), 1)
 
 
-def fvu(run: RunReader, sae: str, hook: str) -> float:
+def fvu(run: RunReader, sae: str, hooks: Sequence[str]) -> float:
     """Return the summed squared error over the summed squared distance from the mean, over counted tokens.
 
     NaN where the tokens have no spread, as a single one.
@@ -172,7 +172,7 @@ def fvu(run: RunReader, sae: str, hook: str) -> float:
     error = float(run.dense(f"sae/{sae}/sq_error_P").astype(np.float64).sum())
     square = float(run.dense(f"sae/{sae}/sq_total_P").astype(np.float64).sum())
     counted_P = run.dense("counted_P").astype(np.float64)
-    mean_PD = run.dense(f"{hook}/mean_PD").astype(np.float64)
+    mean_PD = np.concatenate([run.dense(f"{hook}/mean_PD") for hook in hooks], axis=1).astype(np.float64)
     total = counted_P.sum()
     mean_D = (np.nan_to_num(mean_PD) * counted_P[:, None]).sum(0) / max(total, 1.0)
     spread = square - total * float(mean_D @ mean_D)

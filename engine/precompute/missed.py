@@ -36,12 +36,13 @@ def missed_change(
     sq_moved_P    |d|^2 of d = tuned - base at the hook that the dictionary reconstructs
     sq_missed_P   |d - r|^2 with r the difference of both reconstructions, in which the decoder's bias cancels
     """
-    decoded = [
-        reader.sae.decode(side.rows[reader.name].take(sample_S), reader.encoder.backend)
-        for side in (base, tuned)
-    ]
-    before_SW, after_SW = (side.forward.hooks[reader.hook][sample_S].float() for side in (base, tuned))
-    d_SW = after_SW - before_SW
-    missed_SW = d_SW - (decoded[1] - decoded[0])
+    taken, made = [], []
+    for side in (base, tuned):
+        hooks, rows = side.forward.hooks, side.rows[reader.name].take(sample_S)
+        x_SD = reader.read(hooks)[sample_S]
+        made.append(reader.sae.reconstruct(rows, x_SD, reader.encoder.backend))
+        taken.append(reader.target(hooks)[sample_S].float())
+    d_SW = taken[1] - taken[0]
+    missed_SW = d_SW - (made[1] - made[0])
     energies = {"sq_moved_P": d_SW, "sq_missed_P": missed_SW}
     return {name: x_SW.double().square().sum(1).cpu().numpy() for name, x_SW in energies.items()}

@@ -36,7 +36,7 @@ Part = Literal["forward", "encode", "evidence", "pair", "read", "wait"]
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """One dictionary at one hook, with its encoder."""
+    """One dictionary at its hooks, with its encoder."""
 
     sae: JumpReluSae
     encoder: Encoder
@@ -46,10 +46,13 @@ class Reader:
         """The dictionary's name."""
         return self.sae.spec.name
 
-    @property
-    def hook(self) -> str:
-        """The name of the hook that it reads."""
-        return f"{self.sae.spec.site}/{self.sae.spec.layer}"
+    def read(self, hooks: Mapping[str, Tensor]) -> Tensor:
+        """Return what it encodes of these activations, one row a token [T, D]."""
+        return _side_by_side(hooks, self.sae.spec.inputs)
+
+    def target(self, hooks: Mapping[str, Tensor]) -> Tensor:
+        """Return what it reconstructs of these activations [T, O]: what it reads, but for a transcoder."""
+        return _side_by_side(hooks, self.sae.spec.outputs)
 
 
 @dataclass(slots=True)
@@ -236,10 +239,7 @@ def observe(
     if known is not None:
         assert builder is None, "what is known was kept before"
         return SideBatch(forward, mask_T, known)
-    rows = {
-        reader.name: _read(reader, stream[reader.hook], lengths_P, mask_T, builder, clock)
-        for reader in readers
-    }
+    rows = {reader.name: _read(reader, stream, lengths_P, mask_T, builder, clock) for reader in readers}
     return SideBatch(forward, mask_T, rows)
 
 
@@ -265,15 +265,20 @@ def _add_hook(
     builder.add_dense(f"{name}/norm_P", (_sum_prompts(norm_K[:, None], lengths_P) / divisor_P1)[:, 0])
 
 
+def _side_by_side(hooks: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
+    return hooks[names[0]] if len(names) == 1 else torch.cat([hooks[name] for name in names], dim=1)
+
+
 def _read(
     reader: Reader,
-    x_KW: Tensor,
+    stream: Mapping[str, Tensor],
     lengths_P: Tensor,
     mask_T: NDArray[np.bool_],
     builder: SegmentBuilder | None,
     clock: Clock,
 ) -> SparseRows:
     """Return one dictionary's features at every real token of the batch, and add them to the builder."""
+    x_KW = reader.read(stream)
     with clock.time("encode", x_KW.device):
         rows = reader.encoder.encode(x_KW)
         counts_T = np.zeros(len(mask_T), dtype=np.int64)
@@ -282,7 +287,8 @@ def _read(
             builder.add_features(reader.name, counts_T, rows)
     if builder is not None:
         with clock.time("evidence", x_KW.device):
-            error_K, square_K = reader.sae.squared_errors(rows, x_KW, x_KW, reader.encoder.backend)
+            y_KW = reader.target(stream)
+            error_K, square_K = reader.sae.squared_errors(rows, x_KW, y_KW, reader.encoder.backend)
             fired_K = rows.indptr_T1.diff().float()
             found_P4 = _sum_prompts(torch.stack([error_K, square_K, error_K.sqrt(), fired_K], 1), lengths_P)
             for column, label in enumerate(("sq_error_P", "sq_total_P", "error_norm_P", "fired_P")):

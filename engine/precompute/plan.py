@@ -7,17 +7,16 @@ from dataclasses import dataclass
 import torch
 
 from ft_audit.engine.config import AuditConfig, HookConfig, config_json
+from ft_audit.engine.precompute.dictionaries import open_dictionary
 from ft_audit.engine.precompute.generations import behaviour_suites
 from ft_audit.engine.precompute.identity import EVIDENCE, device_class, versions
 from ft_audit.engine.precompute.models import ModelPair, open_pair
 from ft_audit.engine.precompute.suites import JobSuites, open_suites
-from ft_audit.engine.runners.forward import HookPoint
 from ft_audit.engine.store import HookEntry, SaeEntry, Store, content_id
 from ft_audit.engine.suites.load import load_suite
 from ft_audit.errors import ConfigError, ModelError, SaeError
 from ft_audit.kernels.jumprelu import arithmetic, resolve_backend
 from ft_audit.sae.jumprelu_sae import JumpReluSae
-from ft_audit.sae.load import load_sae
 
 DIFF = 2  # raised whenever the same runs would give another diff
 UNLIMITED = 1 << 20  # tokens of a prompt, for a model that names no limit
@@ -67,7 +66,9 @@ def open_job(config: AuditConfig, machine: Machine | None = None) -> Job:
         torch.set_num_threads(config.precompute.threads)
     models = open_pair(config, torch.device("cpu") if machine is not None else None)
     _check_layers(config, models)
-    saes = tuple(_load_sae(config, hook, ref.reference, models) for hook in config.hooks for ref in hook.saes)
+    saes = tuple(
+        open_dictionary(config, hook, ref.reference, models) for hook in config.hooks for ref in hook.saes
+    )
     _check_names(saes)
     hooks = tuple(_hook_entry(hook, saes) for hook in config.hooks)
     longest = int(getattr(models.base_shape, "max_position_embeddings", None) or UNLIMITED)
@@ -86,6 +87,8 @@ def _this_machine(config: AuditConfig, models: ModelPair, saes: Sequence[JumpRel
 
 
 def _arithmetic(sae: JumpReluSae, backend: str, residual_dtype: str, models: ModelPair) -> str:
+    if sae.topk is not None:
+        return f"{backend} topk, float32 products"
     # The product is in bfloat16 where both of its sides are.
     both = residual_dtype == "bfloat16" and sae.encoder_dtype() == torch.bfloat16
     product = torch.bfloat16 if both else torch.float32
@@ -126,25 +129,9 @@ def _check_tokens(models: ModelPair, suites: JobSuites) -> None:
             )
 
 
-def _load_sae(config: AuditConfig, hook: HookConfig, ref: str, models: ModelPair) -> JumpReluSae:
-    sae = load_sae(ref, config.base_dir)
-    width = models.width_at(HookPoint(hook.layer, hook.site))
-    if sae.spec.d_in != width:
-        raise SaeError(
-            f"hooks: dictionary {ref!r} reads {sae.spec.d_in} dimensions, but {hook.name} of "
-            f"{models.base.ref!r} has {width}; choose one trained on this model"
-        )
-    if (sae.spec.layer, sae.spec.site) != (hook.layer, hook.site):
-        raise SaeError(
-            f"hooks: dictionary {ref!r} was trained on {sae.spec.site} of layer {sae.spec.layer}, but the "
-            f"hook reads {hook.site} of layer {hook.layer}; change hooks.layer or the dictionary"
-        )
-    return sae
-
-
 def _hook_entry(hook: HookConfig, saes: tuple[JumpReluSae, ...]) -> HookEntry:
     own = [s.spec for s in saes if (s.spec.layer, s.spec.site) == (hook.layer, hook.site)]
-    entries = [SaeEntry(name=s.name, width=s.width, sha256=s.sha256) for s in own]
+    entries = [SaeEntry(name=s.name, width=s.width, sha256=s.sha256, writes=s.writes) for s in own]
     return HookEntry(name=hook.name, layer=hook.layer, site=hook.site, saes=entries)
 
 

@@ -3,7 +3,13 @@
 import json
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from ft_audit.engine.store.canonical import canonical_json, pretty_json
 from ft_audit.engine.store.place import Place
@@ -28,6 +34,13 @@ class SaeEntry(_Entry):
     name: str
     width: int
     sha256: str
+    writes: tuple[str, ...] = ()
+    """The hooks that it reconstructs; empty where that is the one that it encodes."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_the_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A run's id is the hash of its entries: that of a plain dictionary must not change.
+        return {key: value for key, value in dump(self).items() if key != "writes" or value}
 
 
 class HookEntry(_Entry):
@@ -37,6 +50,10 @@ class HookEntry(_Entry):
     layer: int
     site: str
     saes: list[SaeEntry] = []
+
+    def reconstructed_by(self, sae: SaeEntry) -> tuple[str, ...]:
+        """The hooks that one of its dictionaries reconstructs."""
+        return sae.writes or (self.name,)
 
 
 class SegmentEntry(_Entry):

@@ -177,11 +177,11 @@ def test_fvu_is_the_error_over_the_spread_of_counted_tokens(
     fvu_run: Any, corpus: Any, together: RunReader, tmp_path: Path
 ) -> None:
     run, expected = fvu_run
-    np.testing.assert_allclose(fvu(run, SAE, HOOK.name), expected, rtol=1e-5)
+    np.testing.assert_allclose(fvu(run, SAE, [HOOK.name]), expected, rtol=1e-5)
     store = Store(tmp_path)
     with store.diff_writer({"test": "fvu"}) as writer:
         pair = SuitePair("chat", "chat", run, run, together, groups_of(corpus))
-        change = put_fvu(writer, pair, SAE, HOOK.name)
+        change = put_fvu(writer, pair, SAE, [HOOK.name])
         assert change == {"fvu_change": 0.0, "error_norm_change": 0.0}
         manifest = writer.finish({})
     stored = store.open_diff(manifest.diff_id).stats(f"fvu/{SAE}/chat")
@@ -197,4 +197,4 @@ def test_fvu_of_tokens_without_spread_is_nan(make_run: Any, corpus: Any, two_seg
         f"sae/{SAE}/sq_error_P": ones,
         f"sae/{SAE}/sq_total_P": 8 * ones,
     }
-    assert np.isnan(fvu(make_run("no spread", corpus, corpus.base_TF, two_segments, dense), SAE, HOOK.name))
+    assert np.isnan(fvu(make_run("no spread", corpus, corpus.base_TF, two_segments, dense), SAE, [HOOK.name]))

