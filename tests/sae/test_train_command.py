@@ -2,9 +2,11 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from ft_audit.cli import main
 from ft_audit.sae.formats.gemma_scope import load_gemma_scope
@@ -29,7 +31,6 @@ compute: float32
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny Llama, its tokenizer, 60 texts and a recipe."""
-    import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -89,6 +90,8 @@ def test_trains_reports_and_does_nothing_the_second_time(
         ("num_tokens=900000", "lower num_tokens"),
         ("suites=[./none.yaml]", "none.yaml"),
         ("widht=3", "did you mean 'width'"),
+        ("learn=difference", "needs `tuned`"),
+        ("prefixes=[24, 48]", "prefixes must rise"),
     ],
 )
 def test_a_recipe_that_cannot_run_leaves_nothing(
@@ -98,3 +101,62 @@ def test_a_recipe_that_cannot_run_leaves_nothing(
     assert main(["sae", "train", str(workplace / "recipe.yaml"), out, override]) == 1
     assert says in capsys.readouterr().err
     assert not (tmp_path / "made").exists()
+
+
+@pytest.fixture(scope="module")
+def pair(workplace: Path) -> Path:
+    """The same folder with a fine-tune that answers four words with one of its own, and its training set."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(workplace / "model")
+    with torch.no_grad():
+        model.get_input_embeddings().weight[10:14] += 0.08
+    model.save_pretrained(workplace / "tuned")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(workplace / "model" / file, workplace / "tuned" / file)
+    rows = [{"text": " ".join(f"w{8 + (i + j) % 4}" for j in range(20))} for i in range(10)]
+    (workplace / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    return workplace
+
+
+@pytest.mark.parametrize(
+    ("learn", "d_in"), [("model", 32), ("tuned", 32), ("difference", 32), ("crosscoder", 64)]
+)
+def test_learns_of_two_models_what_the_recipe_asks_for(
+    pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], learn: str, d_in: int
+) -> None:
+    out = tmp_path / learn
+    words = ["tuned=./tuned", f"learn={learn}", "dataset=./rows.jsonl", "pair_tokens=400", f"out={out}"]
+    words += ["lr=1.0e-2", "reuse=10"]
+    words += ["largest_share=0.5"] if learn == "difference" else []
+    assert main(["sae", "train", str(pair / "recipe.yaml"), "--json", *words]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["sae"]["d_in"] == d_in
+    assert report["trained_tokens"] == (9_000 if learn == "difference" else 19_000)
+    assert report["pair"]["num_tokens"] == 400
+    assert ("on_tuned" in report) == (report["loss_recovered"] is not None) == (learn in ("model", "tuned"))
+    features = json.loads((out / "pair_features.json").read_text())
+    energies = [feature["share_of_energy"] for feature in features]
+    assert energies == sorted(energies, reverse=True) and 0 < sum(energies) <= 1.001
+    if learn in ("difference", "crosscoder"):
+        assert report["pair"]["difference_seen"][learn]["of_all"] > 0.5
+    if learn == "difference":
+        # What changed is the embedding of four words, and the data set is made of nothing else.
+        assert {peak["token"] for peak in features[0]["peaks"]} <= {"w8", "w9", "w10", "w11"}
+
+
+def test_goes_on_from_a_dictionary_that_is_there(
+    pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With steps that change next to nothing: the features are still the old ones, in their places."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    recipe = str(pair / "recipe.yaml")
+    assert main(["sae", "train", recipe, f"out={first}", "num_tokens=3000", "export=float32"]) == 0
+    on = ["tuned=./tuned", "learn=tuned", f"start={first}", "lr=1.0e-6", "num_tokens=1000", "export=float32"]
+    on += ["pair_tokens=400"]
+    assert main(["sae", "train", recipe, f"out={second}", *on]) == 0
+    old, new = load_gemma_scope(first), load_gemma_scope(second)
+    assert new.spec.sha256 != old.spec.sha256
+    cosine = torch.nn.functional.cosine_similarity(old.w_dec_FD, new.w_dec_FD)
+    assert float(cosine.min()) > 0.999
+    assert "tuned model" in capsys.readouterr().out
