@@ -140,9 +140,6 @@ def test_learns_of_two_models_what_the_recipe_asks_for(
     assert energies == sorted(energies, reverse=True) and 0 < sum(energies) <= 1.001
     if learn in ("difference", "crosscoder"):
         assert report["pair"]["difference_seen"][learn]["of_all"] > 0.5
-    if learn == "difference":
-        # What changed is the embedding of four words, and the data set is made of nothing else.
-        assert {peak["token"] for peak in features[0]["peaks"]} <= {"w8", "w9", "w10", "w11"}
 
 
 def test_goes_on_from_a_dictionary_that_is_there(
