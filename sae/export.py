@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ft_audit.sae.batch_topk import Start
 from ft_audit.sae.digest import sae_digest
-from ft_audit.sae.jumprelu_sae import JumpReluSae, SaeSpec
+from ft_audit.sae.jumprelu_sae import JumpReluSae, PairReading, SaeSpec
 
 MIN_THRESHOLD = 1e-3
 
@@ -32,6 +32,7 @@ def export_jumprelu(
     site: str,
     model_name: str,
     l0: float | None,
+    pair: PairReading | None = None,
 ) -> JumpReluSae:
     """The folded dictionary, its matrices rounded to `dtype` and held as float32 on the CPU."""
     w_enc_DF = w_enc_DF.cpu().to(dtype).float()
@@ -52,6 +53,7 @@ def export_jumprelu(
         model_name=model_name,
         l0=l0,
         sha256=sae_digest(w_enc_DF, w_dec_FD, b_enc_F, b_dec_D, threshold_F, False),
+        pair=pair,
     )
     return JumpReluSae(spec, w_enc_DF, w_dec_FD, b_enc_F, b_dec_D, threshold_F, apply_b_dec_to_input=False)
 

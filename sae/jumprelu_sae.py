@@ -17,7 +17,9 @@ from ft_audit.kernels.jumprelu.input_norm import InputNorm, normalise_rows
 from ft_audit.kernels.jumprelu.weights import JumpReluWeights
 from ft_audit.kernels.sparse_rows import SparseRows
 
-Kind = Literal["sae", "transcoder", "crosscoder"]
+Kind = Literal["sae", "transcoder", "crosscoder", "pair_difference", "pair_crosscoder"]
+# What of a fine-tune and its base a dictionary reads: tuned - base, or base and tuned side by side.
+PairReading = Literal["difference", "crosscoder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class SaeSpec:
     """Further hooks of a crosscoder, whose activations follow those of the first along D."""
     writes: tuple[str, ...] = ()
     """The hooks that a transcoder reconstructs; empty where they are those it reads."""
+    pair: PairReading | None = None
+    """What it reads of two models at its hook; None for a dictionary of one model."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -50,7 +54,9 @@ class SaeSpec:
 
     @property
     def kind(self) -> Kind:
-        """What the hooks make it."""
+        """What it reads and reconstructs."""
+        if self.pair is not None:
+            return "pair_difference" if self.pair == "difference" else "pair_crosscoder"
         if self.writes:
             return "transcoder"
         return "crosscoder" if self.also_reads else "sae"

@@ -56,4 +56,5 @@ class Peaks:
         found = found[np.lexsort((found["token"], -found["value"], found["feature"]))]
         starts = np.searchsorted(found["feature"], np.arange(self.num_features))
         rank = np.arange(len(found)) - starts[found["feature"]]
-        return found[rank < self.per_feature]
+        kept: NDArray[np.void] = found[rank < self.per_feature]
+        return kept

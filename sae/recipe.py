@@ -8,12 +8,15 @@ import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ft_audit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ft_audit.sae.jumprelu_sae import PairReading
 
 Learn = Literal["model", "tuned", "difference", "crosscoder"]
 
@@ -92,6 +95,11 @@ class SaeTrainRecipe(BaseModel):
         """The recipe's identity: all of it but where it writes and how often it saves."""
         told = self.model_dump(mode="json", exclude={"out", "checkpoint_every_tokens"})
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def pair(self) -> PairReading | None:
+        """What of two models the dictionary reads; None where it reads one."""
+        return self.learn if self.learn in ("difference", "crosscoder") else None
 
     @property
     def num_kept_tokens(self) -> int:

@@ -117,6 +117,7 @@ def train_batch_topk(
         site=recipe.site,
         model_name=recipe.model,
         l0=float(recipe.k),
+        pair=recipe.pair,
     )
     return TrainedSae(sae, step * recipe.batch, step, scale, time.perf_counter() - called)
 

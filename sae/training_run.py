@@ -55,7 +55,7 @@ def run_training(
 ) -> dict[str, Any]:
     """Writes `recipe.out` (config.json, params.safetensors, report.json) and returns the report.
 
-    Where there is a `tuned`, pair_features.json tells what the features fire on that carry most of the change.
+    Where there is a `tuned`, pair_features.json tells what those features fire on that carry the change.
     A folder that this very recipe filled is returned as it is; one that something else filled is an
     SaeError unless `force`.
     """
@@ -94,7 +94,7 @@ def run_training(
     if "pair" in told:
         _write_json(out / FEATURES_FILE, told["pair"].pop("features"))
     report: dict[str, Any] = _write_json(out / REPORT_FILE, told)
-    save_gemma_scope(out, sae, _kind(recipe))
+    save_gemma_scope(out, sae, {"tuned_model_name": recipe.tuned} if sae.spec.pair else {})
     checkpoint.unlink(missing_ok=True)
     return report
 
@@ -129,13 +129,6 @@ def _pair_reports(recipe: SaeTrainRecipe, sae: JumpReluSae, sources: Sources) ->
         found["on_base"] = dataclasses.asdict(report_card(sae, (pair.base_nD for pair in ordinary())))
         found["on_tuned"] = dataclasses.asdict(report_card(sae, (pair.tuned_nD for pair in ordinary())))
     return found
-
-
-def _kind(recipe: SaeTrainRecipe) -> dict[str, Any]:
-    """What the config says of a dictionary that reads no single model."""
-    if recipe.learn in ("difference", "crosscoder"):
-        return {"type": f"pair_{recipe.learn}", "tuned_model_name": recipe.tuned}
-    return {}
 
 
 def _finished(out: Path, recipe: SaeTrainRecipe) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from ft_audit.engine.precompute.models import ModelPair
 from ft_audit.engine.runners.forward import HookPoint
 from ft_audit.errors import SaeError
 from ft_audit.sae.hook_names import split_hook
-from ft_audit.sae.jumprelu_sae import JumpReluSae
+from ft_audit.sae.jumprelu_sae import JumpReluSae, SaeSpec
 from ft_audit.sae.load import load_sae
 
 # What the names of one model differ in from publisher to publisher, and what tuning adds to them: a base's
@@ -26,27 +26,35 @@ def open_dictionary(config: AuditConfig, hook: HookConfig, ref: str, models: Mod
     """
     sae = load_sae(ref, config.base_dir)
     spec = sae.spec
-    if spec.kind == "crosscoder":
+    if spec.pair is not None:
         raise SaeError(
-            f"hooks: dictionary {ref!r} is a crosscoder over {', '.join(spec.inputs)}; precompute reads "
-            f"dictionaries of one hook, list one for each of these hooks instead"
+            f"hooks: dictionary {ref!r} reads two models at once ({spec.pair}), and precompute encodes each "
+            f"by itself; list one of a single model. What it found stands in its pair_features.json"
         )
-    _check_width(f"dictionary {ref!r} reads", spec.d_in, [hook.name], models)
     if (spec.layer, spec.site) != (hook.layer, hook.site):
         raise SaeError(
             f"hooks: dictionary {ref!r} was trained on {spec.site} of layer {spec.layer}, but the "
             f"hook reads {hook.site} of layer {hook.layer}; change hooks.layer or the dictionary"
         )
-    listed = {other.name for other in config.hooks}
-    for missing in (name for name in spec.outputs if name not in listed):
-        layer, site = split_hook(missing)
-        raise SaeError(
-            f"hooks: dictionary {ref!r} reconstructs {missing} from {hook.name}, and {missing} is not read; "
-            f"add `- {{layer: {layer}, site: {site}}}` to hooks"
-        )
+    _check_listed(config, ref, spec)
+    _check_width(f"dictionary {ref!r} reads", spec.d_in, spec.inputs, models)
     _check_width(f"dictionary {ref!r} reconstructs", sae.d_out, spec.outputs, models)
     _check_model(ref, spec.model_name, models)
     return sae
+
+
+def _check_listed(config: AuditConfig, ref: str, spec: SaeSpec) -> None:
+    """Raise SaeError unless the config lists every hook that the dictionary reads or reconstructs."""
+    listed = {hook.name for hook in config.hooks}
+    missing = [name for name in dict.fromkeys((*spec.inputs, *spec.outputs)) if name not in listed]
+    if missing:
+        entries = "".join(
+            f", `- {{layer: {layer}, site: {site}}}`" for layer, site in map(split_hook, missing)
+        )
+        raise SaeError(
+            f"hooks: dictionary {ref!r} reads {', '.join(spec.inputs)} and reconstructs "
+            f"{', '.join(spec.outputs)}; add {entries.removeprefix(', ')} to hooks"
+        )
 
 
 def _check_width(what: str, width: int, hooks: Sequence[str], models: ModelPair) -> None:

@@ -12,8 +12,9 @@ from ft_audit.errors import SaeError
 from ft_audit.kernels.jumprelu.input_norm import InputNorm
 from ft_audit.sae.digest import hashed
 from ft_audit.sae.hook_names import find_hook, read_hooks, split_hook
-from ft_audit.sae.jumprelu_sae import JumpReluSae, SaeSpec
+from ft_audit.sae.jumprelu_sae import JumpReluSae, PairReading, SaeSpec
 
+UNPLAIN = re.compile(r"[^\w.,+=@()-]")
 SNAPSHOT = re.compile(r"[0-9a-f]{40}")
 WIDTH = re.compile(r"width_(?P<number>\d+)(?P<unit>[km])")
 
@@ -37,6 +38,7 @@ class Facts:
     model_name: str
     l0: float | None = None
     writes: tuple[str, ...] = ()
+    pair: PairReading | None = None
 
 
 def build_sae(
@@ -52,11 +54,14 @@ def build_sae(
     input_norm: InputNorm = "none",
     w_skip_DO: Tensor | None = None,
 ) -> JumpReluSae:
-    """The dictionary of checked tensors, float32 on the CPU; see JumpReluSae for what each is."""
+    """The dictionary of checked tensors, float32 on the CPU; see JumpReluSae for what each is.
+
+    Everything of it is stored under its name, so that what is no plain character there becomes `_`.
+    """
     d_in, width = w_enc_DF.shape
     layer, site = split_hook(facts.inputs[0])
     spec = SaeSpec(
-        name=facts.name,
+        name=UNPLAIN.sub("_", facts.name).lstrip(".") or "unnamed",
         layer=layer,
         site=site,
         hook_point=facts.hook_point,
@@ -67,6 +72,7 @@ def build_sae(
         sha256="",
         also_reads=facts.inputs[1:],
         writes=facts.writes,
+        pair=facts.pair,
     )
     sae = JumpReluSae(
         spec,

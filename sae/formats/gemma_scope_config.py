@@ -11,9 +11,12 @@ from ft_audit.errors import SaeError
 from ft_audit.kernels.jumprelu.input_norm import InputNorm
 from ft_audit.sae.formats.build import Facts, Told, read_hook, where_it_lies, whole_number
 from ft_audit.sae.hook_names import gemma_name, read_hooks
+from ft_audit.sae.jumprelu_sae import PairReading
 
 CONFIG_FILE = "config.json"
 KINDS = ("sae", "transcoder", "crosscoder")
+# What `sae train` makes of two models; never published by Gemma Scope.
+PAIR_KINDS: dict[str, PairReading] = {"pair_difference": "difference", "pair_crosscoder": "crosscoder"}
 FOLDER_NAME = re.compile(r"^layer_(?P<layers>\d+(?:_\d+)*)_width_")
 REPOSITORY = re.compile(r"gemma-scope-2-(?P<model>(?:270m|1b|4b|12b|27b)-(?:pt|it))")
 # The folder above, without `_all` -> what its dictionaries read, and reconstruct if that is another place.
@@ -48,16 +51,17 @@ def read_facts(folder: Path, config: Mapping[str, Any], told: Told) -> Facts:
         model_name=told.model_name or _model_name(folder, config),
         l0=float(l0) if isinstance(l0, int | float) else None,
         writes=writes,
+        pair=PAIR_KINDS.get(read_kind(folder, config)),
     )
 
 
 def read_kind(folder: Path, config: Mapping[str, Any]) -> str:
-    """`sae`, `transcoder` or `crosscoder`; raises SaeError for what is published beside them."""
+    """The kind of dictionary; raises SaeError for what is published beside those that are read."""
     kind = config.get("type")
     if kind is None:
         suite = _suite(folder)
         kind = suite if suite in KINDS else "sae"
-    if kind not in KINDS:
+    if kind not in (*KINDS, *PAIR_KINDS):
         raise SaeError(
             f"{folder / CONFIG_FILE}: type is {kind!r}; {', '.join(KINDS)} are read, choose one from "
             f"resid_post/, transcoder/ or crosscoder/ of the same release"

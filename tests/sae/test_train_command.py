@@ -138,8 +138,12 @@ def test_learns_of_two_models_what_the_recipe_asks_for(
     features = json.loads((out / "pair_features.json").read_text())
     energies = [feature["share_of_energy"] for feature in features]
     assert energies == sorted(energies, reverse=True) and 0 < sum(energies) <= 1.001
+    kind = load_gemma_scope(out).spec.kind
     if learn in ("difference", "crosscoder"):
         assert report["pair"]["difference_seen"][learn]["of_all"] > 0.5
+        assert kind == f"pair_{learn}"
+    else:
+        assert kind == "sae"
 
 
 def test_goes_on_from_a_dictionary_that_is_there(

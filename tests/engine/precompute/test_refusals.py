@@ -105,6 +105,15 @@ def test_a_dictionary_of_another_layer(refused: Refused) -> None:
     assert "layer 3" in message and "layer 1" in message and "change hooks.layer" in message
 
 
+@pytest.mark.parametrize("kind", ["pair_difference", "pair_crosscoder"])
+def test_a_dictionary_of_two_models(tiny: Any, refused: Refused, tmp_path: Path, kind: str) -> None:
+    folder = tiny.save_sae(tmp_path / "layer_1_pair", 1, 1.0, seed=9)
+    config = json.loads((folder / "config.json").read_text()) | {"type": kind}
+    (folder / "config.json").write_text(json.dumps(config))
+    message = refused(hooks=[{"layer": 1, "saes": [str(folder)]}])
+    assert "reads two models at once" in message and "list one of a single model" in message
+
+
 def test_a_dictionary_of_another_width(tiny: Any, refused: Refused, tmp_path: Path) -> None:
     folder = tiny.save_sae(tmp_path / "layer_1_wide", 1, 1.0, seed=9, d_in=48)
     message = refused(hooks=[{"layer": 1, "saes": [str(folder)]}])
