@@ -55,8 +55,9 @@ class SparseRows:
 
     def to(self, device: torch.device | str) -> Self:
         """The same rows on `device`."""
-        moved = (x.to(device) for x in (self.indptr_T1, self.index_N, self.value_N))
-        return type(self)(*moved, self.num_features)
+        return type(self)(
+            self.indptr_T1.to(device), self.index_N.to(device), self.value_N.to(device), self.num_features
+        )
 
     def take(self, row_S: Tensor) -> Self:
         """The rows numbered `row_S` (int64 [S], on the rows' device), in that order."""

@@ -3,27 +3,25 @@
 Shapes: N leading features, G width of the other dictionary.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import permutations
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from scipy import stats
 
+from ft_audit.engine.diff.directions import Directions
 from ft_audit.engine.diff.matching import Matches, match_features
 from ft_audit.engine.diff.parts import SuiteFeatures, union_of_leading
-from ft_audit.engine.store import DiffWriter, HookEntry
+from ft_audit.engine.store import DiffWriter
 
 # Features of dictionaries trained from two seeds count as shared from here on in Paulo and Belrose 2025
 # (Sparse Autoencoders Trained on the Same Data Learn Different Features).
 MIN_COSINE = 0.7
 LEADING = 50  # changed features of a dictionary and suite that are looked for in the others
 CONFIDENCE = 0.95
-# Sites whose activations are directions of the residual stream, so that two layers' can be compared.
-STREAM_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 
 MATCHES_SCHEMA = pa.schema(
     [
@@ -71,19 +69,22 @@ class Agreement:
 
 
 def put_agreement(
-    writer: DiffWriter,
-    hooks: Sequence[HookEntry],
-    decoders: Mapping[str, NDArray[np.floating]],
-    features: Sequence[SuiteFeatures],
+    writer: DiffWriter, directions: Mapping[str, Directions], features: Sequence[SuiteFeatures]
 ) -> None:
-    """Write the tables `matches` and `agreement` of every two dictionaries that can be compared."""
+    """Write the tables `matches` and `agreement` of every two dictionaries that can be compared.
+
+    `directions` by the dictionaries' names, in the order of the tables.
+    """
     matches: list[dict[str, Any]] = []
     agreements: list[dict[str, Any]] = []
-    pairs = list(comparable(hooks, decoders))
+    pairs = [
+        pair for pair in permutations(directions, 2) if directions[pair[0]].comparable(directions[pair[1]])
+    ]
     for sae, other in pairs:
         ours = [found for found in features if found.sae == sae]
         theirs = {found.suite: found for found in features if found.sae == other}
-        found = match_features(union_of_leading(ours, LEADING), decoders[sae], decoders[other])
+        leading = union_of_leading(ours, LEADING)
+        found = match_features(leading, directions[sae].decoder_FW, directions[other].decoder_FW)
         matches += _match_rows(sae, other, found)
         for suite_features in ours:
             suite = suite_features.suite
@@ -92,18 +93,6 @@ def put_agreement(
     if pairs:
         writer.put_table("matches", pa.Table.from_pylist(matches, schema=MATCHES_SCHEMA))
         writer.put_table("agreement", pa.Table.from_pylist(agreements, schema=AGREEMENT_SCHEMA))
-
-
-def comparable(
-    hooks: Sequence[HookEntry], decoders: Mapping[str, NDArray[np.floating]]
-) -> Iterator[tuple[str, str]]:
-    """Yield the ordered pairs of dictionaries that write into one space: of the same hook, or the stream."""
-    places = [(sae.name, hook) for hook in hooks for sae in hook.saes]
-    for (sae, here), (other, there) in permutations(places, 2):
-        in_stream = here.site in STREAM_SITES and there.site in STREAM_SITES
-        same_width = decoders[sae].shape[1] == decoders[other].shape[1]
-        if same_width and (in_stream or here.name == there.name):
-            yield sae, other
 
 
 def agreement(ours: SuiteFeatures, theirs: SuiteFeatures, matches: Matches) -> Agreement:

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from ft_audit.engine.cluster import Scheduler
 from ft_audit.engine.diff.agreement import put_agreement
 from ft_audit.engine.diff.contexts import contexts_table
 from ft_audit.engine.diff.coverage import put_coverage
+from ft_audit.engine.diff.directions import Directions
 from ft_audit.engine.diff.elicited import ConditionEvidence, condition_evidence, conditions_table
 from ft_audit.engine.diff.feature_index import put_feature_index, put_feature_statistics
 from ft_audit.engine.diff.figures import PRIMARY as PRIMARY_FIGURE
@@ -51,8 +51,8 @@ class DiffInputs:
     prompts: Mapping[str, Sequence[Prompt]]
     """Suite name to its prompts."""
     hooks: Sequence[HookEntry]
-    decoders: Mapping[str, NDArray[np.floating]]
-    """Dictionary name to the directions that its features write [F, W]."""
+    directions: Mapping[str, Directions]
+    """Dictionary name to what its features write."""
     survey: Survey
     control: tuple[RunReader, RunReader] | None
     """The base's run over one suite, and the same in other batches."""
@@ -119,8 +119,8 @@ def _suite_statistics(writer: DiffWriter, inputs: DiffInputs, scheduler: Schedul
                 written = hook.reconstructed_by(sae)
                 change = put_fvu(writer, pair, sae.name, written)
                 found.figures.update({f"{name}/{sae.name}/{label}": v for name, v in change.items()})
-                put_coverage(writer, pair, written[0], features, inputs.decoders[sae.name])
-    put_agreement(writer, inputs.hooks, inputs.decoders, found.features)
+                put_coverage(writer, pair, features, inputs.directions[sae.name])
+    put_agreement(writer, inputs.directions, found.features)
     for pair, label in labelled:
         found.figures.update({f"{name}/{label}": v for name, v in put_logits(writer, pair).items()})
 

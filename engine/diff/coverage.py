@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from ft_audit.engine.diff.chunks import in_chunks
+from ft_audit.engine.diff.directions import Directions
 from ft_audit.engine.diff.pair_sums import SKETCH_COLUMNS, FloatArray
 from ft_audit.engine.diff.parts import SuiteFeatures, SuitePair
-from ft_audit.engine.diff.spread import in_chunks, random_directions, spread_at, strongest
+from ft_audit.engine.diff.spread import random_directions, spread_at, strongest
 from ft_audit.engine.store import DiffWriter
 
 # A sketch of R columns resolves half as many directions well (Halko et al. 2011, section 4.2).
@@ -26,11 +28,7 @@ def coverage_group(sae: str, suite: str) -> str:
 
 
 def put_coverage(
-    writer: DiffWriter,
-    pair: SuitePair,
-    hook: str,
-    features: SuiteFeatures,
-    decoder_FW: NDArray[np.floating],
+    writer: DiffWriter, pair: SuitePair, features: SuiteFeatures, directions: Directions
 ) -> None:
     """Write `coverage/<sae>/<suite>`: shares of the summed square of d = tuned - base over counted tokens.
 
@@ -40,7 +38,8 @@ def put_coverage(
                                 where r is no nearer to d than nothing is; with its 95 % interval over prompts
     sq_moved_P, sq_missed_P     both sums, prompt by prompt
 
-    In the span of the first 1, 2, … M directions, of all that the paired sketch holds:
+    In the span of the first 1, 2, … M directions, of all that the paired sketch holds; NaN for a crosscoder,
+    whose hooks are sketched one by one:
 
     leading_M      those of the leading changed features, by the paired tests; of all where there are fewer
     strongest_M    the dictionary's own along which the difference is largest, numbered `strongest_feature_M`
@@ -51,15 +50,6 @@ def put_coverage(
         pair.together.dense(f"missed/{features.sae}/{name}") for name in ("sq_moved_P", "sq_missed_P")
     )
     seen, low, high = seen_share(sq_moved_P, sq_missed_P)
-    spread = spread_at(pair.together, hook)
-    num_features, width = decoder_FW.shape
-    count = min(NUM_DIRECTIONS, width // 2, num_features)
-    number_M, strongest_MW = strongest(spread, in_chunks(decoder_FW), count)
-    _, random_MW = strongest(spread, random_directions(num_features, width), count)
-    leading_M = spread.share_within(decoder_FW[features.leading(count)].astype(np.float64))
-    if len(leading_M) < count:
-        last = leading_M[-1] if len(leading_M) else 0.0
-        leading_M = np.concatenate([leading_M, np.full(count - len(leading_M), last)])
     writer.put_stats(
         coverage_group(features.sae, features.suite),
         {
@@ -68,13 +58,34 @@ def put_coverage(
             "seen_high": np.array([high]),
             "sq_moved_P": sq_moved_P,
             "sq_missed_P": sq_missed_P,
-            "leading_M": leading_M,
-            "strongest_M": spread.share_within(strongest_MW),
-            "strongest_feature_M": number_M,
-            "random_M": spread.share_within(random_MW),
-            "best_M": spread.best_share(count),
+            **_within_directions(pair, features, directions),
         },
     )
+
+
+def _within_directions(
+    pair: SuitePair, features: SuiteFeatures, directions: Directions
+) -> dict[str, NDArray[np.generic]]:
+    decoder_FW = directions.decoder_FW
+    num_features, width = decoder_FW.shape
+    count = min(NUM_DIRECTIONS, width // 2, num_features)
+    if len(directions.hooks) > 1:
+        unknown_M = np.full(count, np.nan)
+        return {f"{name}_M": unknown_M for name in ("leading", "strongest", "random", "best")}
+    spread = spread_at(pair.together, directions.hooks[0])
+    number_M, strongest_MW = strongest(spread, in_chunks(decoder_FW), count)
+    _, random_MW = strongest(spread, random_directions(num_features, width), count)
+    leading_M = spread.share_within(decoder_FW[features.leading(count)].astype(np.float64))
+    if len(leading_M) < count:
+        last = leading_M[-1] if len(leading_M) else 0.0
+        leading_M = np.concatenate([leading_M, np.full(count - len(leading_M), last)])
+    return {
+        "leading_M": leading_M,
+        "strongest_M": spread.share_within(strongest_MW),
+        "strongest_feature_M": number_M,
+        "random_M": spread.share_within(random_MW),
+        "best_M": spread.best_share(count),
+    }
 
 
 def seen_share(sq_moved_P: FloatArray, sq_missed_P: FloatArray) -> tuple[float, float, float]:

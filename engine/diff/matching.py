@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Directions looked at together: two dictionaries of 262k are never held against each other whole.
-CHUNK = 8192
+from ft_audit.engine.diff.chunks import in_chunks
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +38,23 @@ def nearest(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return the direction with the largest cosine to each query, the first of equals, and the cosine [N].
 
-    A direction without length has cosine 0 to everything.
+    Chunk by chunk: two dictionaries are never held against each other whole. A direction without length has
+    cosine 0 to everything.
     """
-    query_NW = _unit(query_NW)
+    query_NW = _unit(query_NW.astype(np.float64))
     index_N = np.zeros(len(query_NW), dtype=np.int64)
     cosine_N = np.full(len(query_NW), -np.inf)
-    for start in range(0, len(direction_FW), CHUNK):
-        cosine_NC = query_NW @ _unit(direction_FW[start : start + CHUNK]).T
+    start = 0
+    for chunk_CW in in_chunks(direction_FW):
+        cosine_NC = query_NW @ _unit(chunk_CW).T
         best_N = cosine_NC.argmax(1)
         found_N = cosine_NC[np.arange(len(best_N)), best_N]
         nearer_N = found_N > cosine_N
         index_N[nearer_N], cosine_N[nearer_N] = start + best_N[nearer_N], found_N[nearer_N]
+        start += len(chunk_CW)
     return index_N, cosine_N
 
 
-def _unit(x_NW: NDArray[np.floating]) -> NDArray[np.float64]:
-    wide_NW = x_NW.astype(np.float64)
-    norm_N1 = np.linalg.norm(wide_NW, axis=1, keepdims=True)
-    return wide_NW / np.where(norm_N1 > 0, norm_N1, 1.0)
+def _unit(x_NW: NDArray[np.float64]) -> NDArray[np.float64]:
+    norm_N1 = np.linalg.norm(x_NW, axis=1, keepdims=True)
+    return x_NW / np.where(norm_N1 > 0, norm_N1, 1.0)

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ft_audit.engine.diff.chunks import chunk_rows
 from ft_audit.engine.diff.pair_sums import SCALARS, FloatArray, nystrom, total
 from ft_audit.engine.store import RunReader
 
-# Directions looked at together.
-CHUNK = 8192
 RANDOM_SEED = 577_215
 # A direction that adds less than this of its own length to the span of those before it adds nothing.
 DEPENDENT = 1e-6
@@ -35,7 +34,7 @@ class Spread:
     @property
     def total(self) -> float:
         """The summed square of the differences."""
-        return float(self.energy_R.sum()) + self.rest * self.direction_RW.shape[1]
+        return float(self.energy_R.sum()) + self.rest * int(self.direction_RW.shape[1])
 
     def along(self, direction_CW: FloatArray) -> FloatArray:
         """Return the energy along each direction, of any length [C]; -1 along one without length."""
@@ -110,14 +109,8 @@ def strongest(spread: Spread, chunks: Iterable[FloatArray], num: int) -> tuple[N
     return number_M, direction_MW
 
 
-def in_chunks(direction_FW: NDArray[np.floating]) -> Iterator[FloatArray]:
-    """Yield a dictionary's directions, so many at a time, in float64."""
-    for start in range(0, len(direction_FW), CHUNK):
-        yield direction_FW[start : start + CHUNK].astype(np.float64)
-
-
 def random_directions(num: int, width: int) -> Iterator[FloatArray]:
     """Yield as many directions, uniform over the sphere and of random length; always the same numbers."""
-    for start in range(0, num, CHUNK):
-        drawn = np.random.default_rng((RANDOM_SEED, start)).standard_normal((min(CHUNK, num - start), width))
-        yield drawn
+    rows = chunk_rows(width)
+    for start in range(0, num, rows):
+        yield np.random.default_rng((RANDOM_SEED, start)).standard_normal((min(rows, num - start), width))

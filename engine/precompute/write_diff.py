@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ft_audit.engine.diff.assemble import DiffInputs, assemble
+from ft_audit.engine.diff.directions import Directions
 from ft_audit.engine.diff.next_token import NextToken, next_token_diff
 from ft_audit.engine.diff.parts import SuitePair
 from ft_audit.engine.precompute.answers import answer_divergence
@@ -83,7 +84,7 @@ def write_diff(job: Job, passes: Sequence[Pass], place: Place, *, progress: bool
         pairs=pairs,
         prompts={s.name: s.tokens.suite.prompts for s in job.suites.suites},
         hooks=job.hooks,
-        decoders={sae.spec.name: sae.w_dec_FD.numpy() for sae in job.saes},
+        directions={s.spec.name: Directions(s.spec.outputs, s.w_dec_FD.numpy()) for s in job.saes},
         survey=job.suites.survey,
         control=None if control is None else (readers["base", control], readers["control", control]),
         next_token=next_token,

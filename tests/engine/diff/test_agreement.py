@@ -1,15 +1,15 @@
 """Whether differences survive in another dictionary: planted features that changed there too, or did not."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from ft_audit.engine.diff.agreement import agreement, comparable, put_agreement
+from ft_audit.engine.diff.agreement import agreement, put_agreement
+from ft_audit.engine.diff.directions import Directions
 from ft_audit.engine.diff.matching import match_features
 from ft_audit.engine.diff.parts import SuiteFeatures
-from ft_audit.engine.store import HookEntry, SaeEntry, Store
+from ft_audit.engine.store import Store
 
 WIDTH, NUM, SHARED = 24, 80, 6
 
@@ -78,31 +78,33 @@ def test_where_nothing_leads_there_is_no_share(decoders: dict[str, np.ndarray]) 
     assert found.num_leading == 0 and np.isnan([found.agreement, found.low, found.shuffled]).all()
 
 
-def hook(name: str, *saes: str) -> HookEntry:
-    site, layer = name.split("/")
-    entries = [SaeEntry(name=sae, width=NUM, sha256="5" * 64) for sae in saes]
-    return HookEntry(name=name, layer=int(layer), site=site, saes=entries)
-
-
 @pytest.mark.parametrize(
-    ("places", "pairs"),
+    ("here", "there", "width", "alike"),
     [
-        ({"resid_post/1": "a", "resid_post/2": "b"}, {("a", "b"), ("b", "a")}),
-        ({"resid_post/1": "a", "mlp_out/4": "b"}, {("a", "b"), ("b", "a")}),
-        ({"resid_post/1": "a", "attn_z/1": "b"}, set()),
-        ({"attn_z/1": "a", "attn_z/2": "b"}, set()),
-        ({"resid_post/1": "a", "resid_post/2": "narrow"}, set()),
+        (("resid_post/1",), ("resid_post/2",), 24, True),
+        (("resid_post/1",), ("mlp_out/4",), 24, True),
+        (("resid_post/1",), ("attn_z/1",), 24, False),
+        (("attn_z/1",), ("attn_z/2",), 24, False),
+        (("attn_z/1",), ("attn_z/1",), 24, True),
+        (("resid_post/1",), ("resid_post/2",), 12, False),
+        (("resid_post/1", "resid_post/2"), ("resid_post/1", "resid_post/2"), 24, True),
+        (("resid_post/1", "resid_post/2"), ("resid_post/2", "resid_post/1"), 24, False),
+        (("resid_post/1", "resid_post/2"), ("resid_post/1",), 24, False),
     ],
 )
-def test_only_directions_of_one_space_are_compared(places: dict[str, str], pairs: set[Any]) -> None:
-    widths = {"a": 24, "b": 24, "narrow": 12}
-    decoders = {sae: np.zeros((3, width)) for sae, width in widths.items()}
-    assert set(comparable([hook(name, sae) for name, sae in places.items()], decoders)) == pairs
+def test_only_directions_of_one_space_are_compared(
+    here: tuple[str, ...], there: tuple[str, ...], width: int, alike: bool
+) -> None:
+    ours, theirs = Directions(here, np.zeros((3, 24))), Directions(there, np.zeros((5, width)))
+    assert ours.comparable(theirs) is theirs.comparable(ours) is alike
 
 
-def test_dictionaries_of_one_hook_are_compared_wherever_it_is() -> None:
-    decoders = {"a": np.zeros((3, 8)), "b": np.zeros((5, 8))}
-    assert len(list(comparable([hook("attn_z/1", "a", "b")], decoders))) == 2
+def placed(decoders: dict[str, np.ndarray]) -> dict[str, Directions]:
+    """Each dictionary at a layer of its own."""
+    return {
+        sae: Directions((f"resid_post/{layer}",), decoder)
+        for layer, (sae, decoder) in enumerate(decoders.items())
+    }
 
 
 def test_both_tables_are_written_for_both_ways(decoders: dict[str, np.ndarray], tmp_path: Path) -> None:
@@ -113,9 +115,8 @@ def test_both_tables_are_written_for_both_ways(decoders: dict[str, np.ndarray], 
         changed("theirs", np.zeros(NUM), "train"),
     ]
     store = Store(tmp_path)
-    hooks = [hook("resid_post/1", "ours"), hook("resid_post/2", "theirs")]
     with store.diff_writer({"test": "agreement"}) as writer:
-        put_agreement(writer, hooks, decoders, features)
+        put_agreement(writer, placed(decoders), features)
         diff = store.open_diff(writer.finish({}).diff_id)
     matches = {(r["sae"], r["feature"]): (r["other"], r["match"]) for r in diff.table("matches").records()}
     assert matches["ours", 0] == ("theirs", 20) and matches["theirs", 20] == ("ours", 0)
@@ -133,7 +134,7 @@ def test_both_tables_are_written_for_both_ways(decoders: dict[str, np.ndarray], 
 def test_one_dictionary_alone_has_no_tables(decoders: dict[str, np.ndarray], tmp_path: Path) -> None:
     store = Store(tmp_path)
     with store.diff_writer({"test": "alone"}) as writer:
-        put_agreement(writer, [hook("resid_post/1", "ours")], decoders, [changed("ours", effects(f0=2))])
+        put_agreement(writer, placed({"ours": decoders["ours"]}), [changed("ours", effects(f0=2))])
         writer.put_stats("something", {"x": np.zeros(1)})
         diff = store.open_diff(writer.finish({}).diff_id)
     assert diff.tables() == []

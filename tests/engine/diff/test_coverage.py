@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ft_audit.engine.diff.coverage import coverage_group, put_coverage, seen_share
+from ft_audit.engine.diff.directions import Directions
 from ft_audit.engine.diff.pair_sums import SCALARS, sketch_matrix
 from ft_audit.engine.diff.parts import SuiteFeatures
 from ft_audit.engine.store import Store
@@ -42,7 +43,7 @@ def stored(folder: Path, d_TW: np.ndarray, missed: float, leading: list[int], de
     pair: Any = SimpleNamespace(name="chat", together=together)
     store = Store(folder)
     with store.diff_writer({"test": "coverage"}) as writer:
-        put_coverage(writer, pair, HOOK, features, decoder)
+        put_coverage(writer, pair, features, Directions((HOOK,), decoder))
         diff = store.open_diff(writer.finish({}).diff_id)
     return diff.stats(coverage_group("sae", "chat"))
 

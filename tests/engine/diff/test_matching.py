@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ft_audit.engine.diff import matching
+from ft_audit.engine.diff import chunks
 from ft_audit.engine.diff.matching import match_features, nearest
 
 
@@ -11,11 +11,10 @@ def unit(x: np.ndarray) -> np.ndarray:
     return np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True))
 
 
-@pytest.fixture(params=[7, 100_000])
-def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+@pytest.fixture(params=[60, 1 << 22])
+def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Directions looked at together: a few, or all."""
-    monkeypatch.setattr(matching, "CHUNK", request.param)
-    return int(request.param)
+    monkeypatch.setattr(chunks, "CHUNK_ELEMENTS", request.param)
 
 
 @pytest.mark.usefixtures("chunk")
