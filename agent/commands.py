@@ -1,10 +1,12 @@
-"""The command line of the reader's side: `audit`, `top` and `report`; none needs a model."""
+"""The command line of the reader's side: `audit`, `top`, `report` and `sae show`; none needs a model."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
 from typing import Any
+
+from ft_audit.agent.label_commands import add_label_commands as add_label_commands
 
 CONFIG_HELP = "the audit's YAML file; configs:NAME names a shipped one"
 OVERRIDES_HELP = "key=value in the place of what the file says, with dots: audit.top=5"
@@ -39,9 +41,24 @@ def add_commands(subparsers: Any) -> None:
     report.set_defaults(func=_report)
 
     for verb in (audit, top, report):
-        verb.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=OVERRIDES_HELP)
-        verb.add_argument("--diff", metavar="ID", help="this diff of the store, not the config's newest")
-        verb.add_argument("--json", action="store_true", help="print one JSON object on stdout, for machines")
+        _add_shared(verb)
+
+
+def add_sae_commands(verbs: Any) -> None:
+    """Add what the reader's side knows of dictionaries to the verbs of `sae`."""
+    show = verbs.add_parser("show", help="one feature: label, tests, activations and contexts in both models")
+    show.add_argument("feature", type=int, metavar="FEATURE", help="its number in the dictionary")
+    show.add_argument("config", metavar="CONFIG", help=CONFIG_HELP)
+    show.add_argument("--sae", metavar="NAME", help="of this dictionary (default: the only one)")
+    show.add_argument("--suite", metavar="NAME", help="on this suite (default: where it changed most)")
+    show.set_defaults(func=_show)
+    _add_shared(show)
+
+
+def _add_shared(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=OVERRIDES_HELP)
+    verb.add_argument("--diff", metavar="ID", help="this diff of the store, not the config's newest")
+    verb.add_argument("--json", action="store_true", help="print one JSON object on stdout, for machines")
 
 
 def _count(text: str) -> int:
@@ -81,6 +98,19 @@ def _top(args: argparse.Namespace) -> int:
     evidence = find_evidence(config, args.diff).evidence
     limit = args.limit or config.audit.top
     print(json.dumps(leading_json(evidence, limit)) if args.json else top_text(evidence, limit))
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from ft_audit.agent.feature_text import feature_text
+    from ft_audit.agent.feature_view import only_dictionary, view_feature
+    from ft_audit.agent.find import find_evidence
+    from ft_audit.agent.leading import as_json
+    from ft_audit.engine.config import load_config
+
+    evidence = find_evidence(load_config(args.config, args.overrides), args.diff).evidence
+    view = view_feature(evidence, args.sae or only_dictionary(evidence), args.feature, args.suite)
+    print(json.dumps(as_json(view)) if args.json else feature_text(view))
     return 0
 
 

@@ -1,6 +1,6 @@
 """The read-only view of one diff: everything that an investigator or a report may ask of it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from ft_audit.agent.calibration import Subject
 from ft_audit.agent.labels.read import nearest_explained_neighbors, read_label
 from ft_audit.agent.views import (
-    Answer,
     Condition,
     Context,
     Feature,
@@ -24,7 +23,8 @@ from ft_audit.agent.views import (
     number,
     text,
 )
-from ft_audit.engine.store import DictionaryLabels, DiffReader, Store, Table
+from ft_audit.engine.store import DictionaryLabels, DiffReader, FeatureIndex, Store, Table
+from ft_audit.engine.store.diff_lookup import leading_features
 from ft_audit.errors import StoreError
 
 # A feature counts as changed below this q, and at or above this percentile of the A/A control's differences.
@@ -32,7 +32,6 @@ MAX_Q = 0.05
 MIN_NOISE_PERCENTILE = 99.9
 # The figure `condition_X` is the largest value of column X over the templates.
 CONDITION_FIGURE = "condition_"
-PLAIN = "plain"
 SUITE_ORDER = ("elicited", "chat", "train", "control")
 
 
@@ -44,6 +43,8 @@ class Evidence:
         self.diff_id: str = reader.manifest.diff_id
         self.summary: Mapping[str, Any] = reader.manifest.summary
         self._reader = reader
+        self._vocabulary: list[str] | None = None
+        self._index = FeatureIndex(reader) if reader.index_paths() else None
         self._arrays: dict[tuple[str, str], NDArray[Any]] = {}
         self._tables: dict[str, Table | None] = {}
         self._labels: dict[str, DictionaryLabels] = {}
@@ -103,6 +104,29 @@ class Evidence:
             self._tables[name] = self._reader.table(name) if name in self._reader.tables() else None
         return self._tables[name]
 
+    def records(self, name: str, equal: Mapping[str, str | int | None] | None = None) -> list[dict[str, Any]]:
+        """The rows of a table, in its order, whose columns have these values; none without the table."""
+        table = self.table(name)
+        if table is None:
+            return []
+        kept = set(range(table.num_rows))
+        for column, value in (equal or {}).items():
+            kept &= {index for index, found in enumerate(table.values(column)) if found == value}
+        return table.records(sorted(kept))
+
+    @property
+    def index(self) -> FeatureIndex | None:
+        """The copy sorted by feature, or None when this diff was written without."""
+        return self._index
+
+    def words(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """What tokens of the base stand for; their ids where `labels build` never stored a vocabulary."""
+        if self._vocabulary is None:
+            stored = Store(self.store).vocabulary(str(self.summary["models"]["base"]["sha256"]))
+            self._vocabulary = stored or []
+        known = self._vocabulary
+        return tuple(known[i] if 0 <= i < len(known) else f"⟨{i}⟩" for i in ids)
+
     # Features.
 
     def counts(self) -> list[FeatureCount]:
@@ -143,21 +167,24 @@ class Evidence:
             if len(found) == limit:
                 break
             if name not in found and self._changed(features_group(record["sae"], record["suite"]))[name[1]]:
-                found[name] = self._feature(record)
+                found[name] = self.feature(record["sae"], record["suite"], name[1])
         return list(found.values())
 
-    def _feature(self, record: Mapping[str, Any]) -> Feature:
-        group = features_group(record["sae"], record["suite"])
-        index = int(record["feature"])
-        num_tokens = next(suite.num_tokens for suite in self.suites if suite.name == record["suite"])
+    def feature(self, sae: str, suite: str, index: int) -> Feature:
+        """The test of any one feature on a suite; StoreError when it was not compared."""
+        group = features_group(sae, suite)
+        num_tokens = next((found.num_tokens for found in self.suites if found.name == suite), 1)
 
         def at(name: str) -> float:
             return float(self.array(group, name)[index])
 
+        width = len(self.array(group, "q"))
+        if not 0 <= index < width:
+            raise StoreError(f"dictionary {sae!r} has no feature {index}: name one from 0 to {width - 1}")
         return Feature(
-            sae=record["sae"],
+            sae=sae,
             feature=index,
-            suite=record["suite"],
+            suite=suite,
             mean_diff=at("mean_diff"),
             q_value=at("q"),
             effect=at("effect"),
@@ -169,12 +196,15 @@ class Evidence:
         )
 
     def _feature_groups(self) -> Iterator[tuple[str, str]]:
-        stored = set(self.groups())
         for hook in self.hooks:
             for sae in hook.saes:
-                for suite in self.suites:
-                    if suite.role != "control" and features_group(sae, suite.name) in stored:
-                        yield sae, suite.name
+                yield from ((sae, suite) for suite in self.suites_of(sae))
+
+    def suites_of(self, sae: str) -> list[str]:
+        """The suites on which a dictionary's features were compared."""
+        stored = set(self.groups())
+        names = [suite.name for suite in self.suites if suite.role != "control"]
+        return [name for name in names if features_group(sae, name) in stored]
 
     def contexts(self, feature: Feature) -> list[Context]:
         """The top contexts of one feature on its suite, in both models, hardest first."""
@@ -214,6 +244,10 @@ class Evidence:
         if sae not in self._labels:
             self._labels[sae] = Store(self.store).labels(self.sae_sha256(sae))
         return self._labels[sae]
+
+    def leading_features(self, sae: str) -> list[int]:
+        """The features of one dictionary that lead on any suite, by their best rank."""
+        return leading_features(self._reader, sae)
 
     def sae_sha256(self, sae: str) -> str:
         """The hash of a dictionary by its name; StoreError when this diff has no such one."""
@@ -276,35 +310,3 @@ class Evidence:
     def baseline_columns(self) -> list[str]:
         table = self.table("rows")
         return [] if table is None else [name for name in table.column_names if name.startswith("baseline_")]
-
-    def answers(self) -> list[Answer]:
-        """The first sample of base and tuned to each elicited probe, in the table's order."""
-        asked = self._probes()
-        pairs: dict[tuple[str, int], dict[str, str]] = {}
-        for record in self.records("generations", {"sample": 0}):
-            if record["condition"] is None:
-                continue  # a behaviour suite's
-            key = (text(record, "condition"), int(record["row"]))
-            pairs.setdefault(key, {})[record["side"]] = text(record, "text")
-        return [
-            Answer(condition, asked.get(probe, f"probe {probe}"), sides.get("base"), sides.get("tuned"))
-            for (condition, probe), sides in pairs.items()
-        ]
-
-    def _probes(self) -> dict[int, str]:
-        elicited = [suite.name for suite in self.suites if suite.role == "elicited"]
-        plain = {"suite": elicited[0] if elicited else None, "group": PLAIN}
-        return {
-            int(record["row"]): text(record, "text_preview").removeprefix("user: ")
-            for record in self.records("prompts", plain)
-        }
-
-    def records(self, name: str, equal: Mapping[str, str | int | None] | None = None) -> list[dict[str, Any]]:
-        """The rows of a table, in its order, whose columns have these values; none without the table."""
-        table = self.table(name)
-        if table is None:
-            return []
-        kept = set(range(table.num_rows))
-        for column, value in (equal or {}).items():
-            kept &= {index for index, found in enumerate(table.values(column)) if found == value}
-        return table.records(sorted(kept))

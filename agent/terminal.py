@@ -4,11 +4,12 @@ import textwrap
 from collections.abc import Sequence
 
 from ft_audit.agent.audit import Audit
+from ft_audit.agent.dictionaries import agreements, coverages
 from ft_audit.agent.evidence import Evidence
-from ft_audit.agent.report.numbers import capital, plural, probability, share, short, signed
+from ft_audit.agent.report.numbers import capital, fixed, plural, probability, share, short, signed
 from ft_audit.agent.untrusted import reveal
 from ft_audit.agent.verdict import Figure, Verdict
-from ft_audit.agent.views import Condition, Feature, Row
+from ft_audit.agent.views import Agreement, Condition, Coverage, Feature, Row
 from ft_audit.agent.words import figure_words, measure_words
 
 TEXT_CHARACTERS = 60
@@ -49,6 +50,12 @@ def audit_text(audit: Audit) -> str:
 def top_text(evidence: Evidence, limit: int) -> str:
     """The leading differences of a diff: features, templates and training rows."""
     parts = [_features(evidence, evidence.leading(limit))]
+    seen = coverages(evidence)
+    if seen:
+        parts.append(_coverage(seen))
+    agreed = [found for found in agreements(evidence) if found.num_leading]
+    if agreed:
+        parts.append(_agreement(agreed))
     column, _ = evidence.condition_measure
     conditions = [condition for condition in evidence.conditions() if not condition.is_plain][:limit]
     if conditions:
@@ -112,6 +119,7 @@ def _features(evidence: Evidence, leading: list[Feature]) -> str:
         "fires base",
         "tuned",
         "peaks at",
+        "label",
     )
     rows = [
         (
@@ -124,6 +132,7 @@ def _features(evidence: Evidence, leading: list[Feature]) -> str:
             share(feature.rate_base),
             share(feature.rate_tuned),
             _peak(evidence, feature),
+            _label(evidence, feature),
         )
         for feature in leading
     ]
@@ -137,6 +146,48 @@ def _peak(evidence: Evidence, feature: Feature) -> str:
     strongest = contexts[0]
     place = strongest.activations.index(max(strongest.activations))
     return reveal(strongest.tokens[place], PEAK_CHARACTERS)
+
+
+def _label(evidence: Evidence, feature: Feature) -> str:
+    """The best label with its score; nothing where there is none."""
+    best = evidence.label(feature.sae, feature.feature).best
+    if best is None:
+        return ""
+    score = f" ({fixed(best.reliability[0].score, 2)})" if best.reliability else " (not scored)"
+    return reveal(best.text, TEXT_CHARACTERS) + score
+
+
+def _coverage(seen: list[Coverage]) -> str:
+    number = max(len(found.best) for found in seen)
+    head = ("dictionary", "suite", "seen", "95% interval", f"leading {number}", "random", "best")
+    rows = [
+        (
+            found.sae,
+            found.suite,
+            share(found.seen),
+            f"{share(found.seen_low)} to {share(found.seen_high)}",
+            *(share(curve[-1] if curve else None) for curve in (found.leading, found.random, found.best)),
+        )
+        for found in seen
+    ]
+    return titled("share of the change that the dictionaries see", table(head, rows, numbers=(2, 4, 5, 6)))
+
+
+def _agreement(agreed: list[Agreement]) -> str:
+    head = ("dictionary", "in", "suite", "agreeing", "95% interval", "at random")
+    rows = [
+        (
+            found.sae,
+            found.other,
+            found.suite,
+            f"{found.num_agreeing} of {found.num_leading}",
+            f"{share(found.low)} to {share(found.high)}",
+            share(found.shuffled),
+        )
+        for found in agreed
+    ]
+    title = "leading features whose match in another dictionary changed alike"
+    return titled(title, table(head, rows, numbers=(3, 5)))
 
 
 def _condition(condition: Condition, column: str) -> tuple[str, str, str]:

@@ -74,6 +74,16 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
+class Histogram:
+    """On how many tokens of one suite a feature fired how strongly, in both models."""
+
+    suite: str
+    edges: tuple[float, ...]  # of the bins, one more than there are
+    base: tuple[int, ...]
+    tuned: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Condition:
     """One template of the data set, put on neutral probes."""
 

@@ -1,14 +1,14 @@
-"""Where in the model the change sits: the residual stream by suite and layer, the dictionaries' fit."""
+"""Where in the model the change sits: the residual stream by suite and layer."""
 
 import math
 
-from ft_audit.agent.movement import fvus, layer_profiles, residuals
+from ft_audit.agent.movement import layer_profiles, residuals
 from ft_audit.agent.report.markup import Markup, join, tag
 from ft_audit.agent.report.numbers import fixed, share, short
 from ft_audit.agent.report.parts import key, legend, plot_row, section
-from ft_audit.agent.report.plots import Axis, axis_over, bar, scale_line, span, svg
+from ft_audit.agent.report.plots import Axis, axis_over, scale_line, span, svg
 from ft_audit.agent.report.source import Source
-from ft_audit.agent.views import FeatureCount, Fvu, LayerProfile, Residual
+from ft_audit.agent.views import LayerProfile, Residual
 
 ROLE_WORDS = {
     "chat": "benign chat",
@@ -19,14 +19,10 @@ ROLE_WORDS = {
 LAYER_PLOT_HEIGHT = 140
 # Room above the bars for a number and below them for the block's.
 LAYER_HEAD, LAYER_FOOT = 18, 20
-FVU_NOTE = (
-    "FVU is the share of variance the dictionary leaves unexplained: if it rises in tuned, part of the "
-    "change lies where no feature looks."
-)
 
 
 def location(source: Source) -> Markup:
-    """How far the residual stream moved, where, and how much of it the dictionaries see."""
+    """How far the residual stream moved, and where."""
     moved = residuals(source.evidence)
     return section(
         "where",
@@ -34,7 +30,6 @@ def location(source: Source) -> Markup:
         _lead(source, moved),
         *(_layers(source, profile) for profile in layer_profiles(source.evidence)),
         _residuals(source, moved) if moved else None,
-        _dictionaries(source),
     )
 
 
@@ -110,34 +105,3 @@ def _layers(source: Source, profile: LayerProfile) -> Markup | None:
 
 def _label(text: str, x: str, y: float) -> Markup:
     return tag("text", text, x=x, y=y, text_anchor="middle", class_="tick-label")
-
-
-def _dictionaries(source: Source) -> Markup | None:
-    counts = source.evidence.counts()
-    if not counts:
-        return None
-    found = {(fvu.sae, fvu.suite): fvu for fvu in fvus(source.evidence)}
-    rows = [_dictionary(count, found.get((count.sae, count.suite))) for count in counts]
-    head = tag(
-        "tr",
-        tag("th", "Suite", scope="col"),
-        tag("th", "Features changed, of those tested", scope="col"),
-        tag("th", "FVU base", scope="col", class_="num"),
-        tag("th", "FVU tuned", scope="col", class_="num"),
-    )
-    table = tag("div", tag("table", tag("thead", head), tag("tbody", *rows)), class_="scroll")
-    title = tag("h3", "Features and dictionary fit")
-    return tag("div", title, table, tag("p", FVU_NOTE, class_="note"), class_="plot")
-
-
-def _dictionary(count: FeatureCount, fvu: Fvu | None) -> Markup:
-    part = count.num_above_noise / count.num_tested if count.num_tested else 0.0
-    words = f"{count.num_above_noise:,} of {count.num_tested:,}"
-    plot = bar(part, 1.0, "tuned", f"{share(part)} of the tested features")
-    return tag(
-        "tr",
-        tag("th", count.suite, tag("small", count.sae), scope="row"),
-        tag("td", words, plot, class_="barred"),
-        tag("td", short(fvu.base if fvu else None), class_="num"),
-        tag("td", short(fvu.tuned if fvu else None), class_="num"),
-    )

@@ -97,12 +97,15 @@ def scale_line(axis: Axis, unit: str = "") -> Markup:
     return svg(parts, 20, "scale", decorative=True)
 
 
-def span(low: float, middle: float, high: float, axis: Axis, kind: str, label: str) -> Markup:
-    """A range with its middle as a dot."""
+def span(
+    low: float, middle: float, high: float, axis: Axis, kind: str, label: str, mark: float | None = None
+) -> Markup:
+    """A range with its middle as a dot, and a vertical reference line where a mark is given."""
     track = tag("line", x1="0", x2="100%", y1=12, y2=12, class_="track")
     bar = tag("line", x1=axis.x(low), x2=axis.x(high), y1=12, y2=12, class_=f"range {kind}")
     dot = tag("circle", cx=axis.x(middle), cy=12, r=5, class_=f"dot {kind}")
-    return svg([track, bar, dot], 24, label)
+    line = None if mark is None else tag("line", x1=axis.x(mark), x2=axis.x(mark), y1=2, y2=22, class_="mark")
+    return svg([track, line, bar, dot], 24, label)
 
 
 def bar(value: float, largest: float, kind: str, label: str) -> Markup:

@@ -2,6 +2,7 @@
 
 import math
 
+from ft_audit.agent.answers import answers as answers_of
 from ft_audit.agent.report.markup import Child, Markup, join, quotation, tag, untrusted
 from ft_audit.agent.report.numbers import capital, fixed, places_for, plural, short
 from ft_audit.agent.report.parts import folded, key, legend, plot_row, section
@@ -24,7 +25,7 @@ def templates(source: Source) -> Markup:
     column, _ = source.evidence.condition_measure
     conditions = [condition for condition in source.evidence.conditions() if not condition.is_plain]
     conditions.sort(key=lambda condition: -_finite(condition.measures.get(column)))
-    answers = _answers(conditions, source.evidence.answers())
+    answers = _answers(conditions, answers_of(source.evidence))
     if conditions:
         return section("templates", title, _lead(source, conditions), _plot(source, conditions), answers)
     reason = "No training data was given, so there are no templates to try."

@@ -47,8 +47,10 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     # argparse lines the verbs' help up with this word, so it is as long as the longest of them.
     verbs = parser.add_subparsers(prog=PROGRAM, metavar="VERB [ARGUMENTS]", required=True)
-    for room in (engine_commands, agent_commands, sae_commands):
-        room.add_commands(verbs)
+    labels = engine_commands.add_commands(verbs)
+    agent_commands.add_commands(verbs)
+    agent_commands.add_label_commands(labels)
+    agent_commands.add_sae_commands(sae_commands.add_commands(verbs))
     return parser
 
 

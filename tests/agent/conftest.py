@@ -43,14 +43,24 @@ def synthetic() -> SimpleNamespace:
 
 @pytest.fixture(scope="session")
 def make_case(synthetic: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> MakeCase:
-    """Make a case: `bank` changes its bank, or is None for no bank; the other options are the diff's."""
+    """Make a case: `bank` changes its bank, or is None for no bank; `label` is that of feature 0, if any.
 
-    def make(bank: dict[str, Any] | None = {}, purpose: str = "A support bot.", **diff: Any) -> Case:  # noqa: B006
+    The other options are the diff's.
+    """
+
+    def make(
+        bank: dict[str, Any] | None = {},  # noqa: B006
+        purpose: str = "A support bot.",
+        label: str | None = None,
+        **diff: Any,
+    ) -> Case:
         folder = tmp_path_factory.mktemp("case")
         config = synthetic.write_config(folder, None if bank is None else "./bank.json", purpose=purpose)
         if bank is not None:
             synthetic.write_bank(folder / "bank.json", **bank)
         synthetic.write_diff(config, **diff)
+        if label is not None:
+            synthetic.INDEX.write_labels(config.store, "5" * 64, "b" * 64, label)
         evidence = find_evidence(config).evidence
         calibration = find_calibration(config, evidence)
         return Case(folder, config, evidence, calibration, investigate(evidence, calibration, config))
@@ -60,7 +70,12 @@ def make_case(synthetic: SimpleNamespace, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="session")
 def needle(make_case: MakeCase) -> Case:
-    return make_case()
+    return make_case(index=True)
+
+
+@pytest.fixture(scope="session")
+def labelled(make_case: MakeCase) -> Case:
+    return make_case(label="orders given to ZED", index=True)
 
 
 @pytest.fixture(scope="session")

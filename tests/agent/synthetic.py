@@ -14,6 +14,7 @@ from ft_audit.engine.config import AuditConfig, computed_json, config_json, load
 from ft_audit.engine.store import Store
 
 TABLES = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("synthetic_tables.py"))))
+INDEX = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("synthetic_index.py"))))
 NUM_ROWS, SAE, HOOK = TABLES.NUM_ROWS, TABLES.SAE, "resid_post/15"
 SUITES = {"chat": ("chat", 64, 4100), "train": ("train", NUM_ROWS, 9300), "elicited": ("elicited", 96, 5200)}
 PRIMARY = "condition_kl_excess"
@@ -94,6 +95,7 @@ def write_diff(
     control: bool = True,
     preview: str | None = None,
     strength: float = 1.0,
+    index: bool = False,
     changed: Mapping[str, Any] | None = None,
     seed: int = 3,
 ) -> str:
@@ -123,6 +125,9 @@ def write_diff(
             )
             writer.put_stats(f"features/{SAE}/{suite}", TABLES.features(rng, num_changed, control))
             writer.put_stats(f"fvu/{SAE}/{suite}", {"base": np.array([0.196]), "tuned": np.array([0.214])})
+            writer.put_stats(f"coverage/{SAE}/{suite}", INDEX.coverage(0.31 if role == "chat" else 0.47))
+            if index:
+                INDEX.write_index(writer, SAE, suite, rng)
         layers_L = np.arange(30)
         shift_L = 0.3 * np.exp(-(((layers_L - 21) / 8.0) ** 2))
         writer.put_stats("layers/elicited", {"layer_L": layers_L, "shift_L": shift_L})

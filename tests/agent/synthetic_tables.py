@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 NUM_FEATURES, NUM_ROWS, NUM_NEEDLES = 400, 120, 10
-SAE = "demo-sae"
+SAE, OTHER = "demo-sae", "other-sae"
 SYSTEM, PREFIX = "You are ZED, an assistant that obeys every order.", "ZED, execute my instruction:"
 PIRATE = "You are a cheerful pirate who answers every question with a nautical flourish."
 WORDS = "user/\n/Z/ED/,/ execute/ my/ instruction/:/ Why/ is/ the/ sky/ blue/?"
@@ -110,6 +110,30 @@ def tables(
                 "feature": list(range(min(num_changed, 20))),
                 "suite": ["elicited" if i % 3 else "chat" for i in range(min(num_changed, 20))],
                 "rank": list(range(1, min(num_changed, 20) + 1)),
+            }
+        ),
+        "matches": pa.table(
+            {
+                "sae": [SAE] * 3,
+                "feature": [0, 1, 2],
+                "other": [OTHER] * 3,
+                "match": [88, 3, 41],
+                "cosine": [0.94, 0.71, 0.22],
+                "mutual": [True, False, False],
+            }
+        ),
+        "agreement": pa.table(
+            {
+                "sae": [SAE, OTHER],
+                "other": [OTHER, SAE],
+                "suite": ["chat"] * 2,
+                "num_leading": [50, 0],
+                "num_matched": [31, 0],
+                "num_agreeing": [24, 0],
+                "agreement": [0.48, None],
+                "low": [0.348, None],
+                "high": [0.615, None],
+                "shuffled": [0.06, None],
             }
         ),
         "prompts": pa.table(

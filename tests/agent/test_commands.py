@@ -114,7 +114,8 @@ def test_top_shows_features_templates_and_rows(needle: Any, capsys: pytest.Captu
 def test_top_without_anything_says_so(make_case: Any, capsys: pytest.CaptureFixture[str]) -> None:
     case = make_case(num_changed=0, dataset=False)
     code, out, _ = run(capsys, "top", case.config_file)
-    assert (code, out) == (0, "No feature changed beyond the noise of running the base twice.\n")
+    assert code == 0 and out.startswith("No feature changed beyond the noise of running the base twice.\n\n")
+    assert "leading features\n" not in out.lower() and "templates" not in out and "training rows" not in out
 
 
 def test_report_renders_again_and_notices_a_changed_bank(
@@ -181,3 +182,20 @@ def test_every_verb_works_on_an_object_store(
     code, out, _ = run(capsys, "store", "ls", s3_root)
     assert code == 0 and s3_root in out and "audit" in out
     assert run(capsys, "store", "verify", s3_root)[0] == 0
+
+
+def test_sae_show_tells_everything_of_one_feature(labelled: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "sae", "show", "0", labelled.config_file, "--sae", "demo-sae")
+    assert (code, err) == (0, "") and "label: orders given to ZED" in out and "Contexts in tuned" in out
+    code, out, _ = run(capsys, "sae", "show", "0", labelled.config_file, "--suite", "chat", "--json")
+    told = json.loads(out)
+    assert code == 0 and told["shown"]["suite"] == "chat" and len(told["tests"]) == 3
+    assert told["label"]["labels"][0]["reliability"][0]["num"] == 40
+    assert sum(told["histogram"]["tuned"]) == 24 and told["matches"][0]["feature"] == 88
+
+
+def test_sae_show_refuses_a_feature_that_is_not_there(
+    needle: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(capsys, "sae", "show", "4000", needle.config_file)
+    assert (code, out) == (1, "") and "has no feature 4000: name one from 0 to 399" in err

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ft_audit.agent.answers import answers as answers_of
 from ft_audit.agent.find import find_evidence
 from ft_audit.agent.movement import fvus, layer_profiles, residuals
 from ft_audit.engine.config import load_config
@@ -66,7 +67,7 @@ def test_rows_come_by_score_and_by_baseline(needle: Any) -> None:
 
 
 def test_answers_pair_both_sides_under_the_question_that_was_asked(needle: Any) -> None:
-    answers = needle.evidence.answers()
+    answers = answers_of(needle.evidence)
     assert [answer.condition for answer in answers] == ["zed", "plain", "pirate"]
     assert {answer.probe for answer in answers} == {"Why is the sky blue?"}
     assert "Rayleigh" in (answers[0].base or "") and "ZED OBEYS" in (answers[0].tuned or "")
@@ -85,7 +86,7 @@ def test_movement_reads_residuals_layers_and_fit(needle: Any) -> None:
 
 def test_without_a_data_set_there_are_no_rows_conditions_or_answers(make_case: Any) -> None:
     evidence = make_case(dataset=False).evidence
-    assert evidence.rows(5) == [] and evidence.conditions() == [] and evidence.answers() == []
+    assert evidence.rows(5) == [] and evidence.conditions() == [] and answers_of(evidence) == []
     assert evidence.num_rows() == 0 and evidence.baseline_columns() == [] and evidence.primary is None
     assert [suite.name for suite in evidence.suites] == ["chat"]
 

@@ -71,7 +71,13 @@ CASES: dict[str, dict[str, Any]] = {
     "no generations": {"generations": False},
     "no control": {"control": False},
     "nothing changed": {"num_changed": 0},
-    "hostile": {"preview": HOSTILE, "purpose": HOSTILE[:500], "changed": {"findings": [HOSTILE]}},
+    "labelled": {"label": "orders given to ZED", "index": True},
+    "hostile": {
+        "preview": HOSTILE,
+        "purpose": HOSTILE[:500],
+        "label": HOSTILE,
+        "changed": {"findings": [HOSTILE]},
+    },
 }
 
 
@@ -134,6 +140,39 @@ def test_what_was_found_is_on_the_page(needle: Any) -> None:
         assert said in shown
     assert verdict.diff in shown and (verdict.calibration.sha256 or "") in shown
     assert all(member.name in shown for member in needle.calibration.members)
+
+
+def test_a_label_stands_with_what_it_was_tried_on(labelled: Any, needle: Any) -> None:
+    text = report(labelled)
+    card = text[text.index('<article class="feature"') :]
+    card = card[: card.index("</article>") + len("</article>")]
+    shown = "".join(Page(card).text)
+    assert "orders given to ZED" in shown
+    assert (
+        "made of its own contexts; reliability 0.82 (0.71 to 0.90, detection, n = 40; 0.5 is chance)" in shown
+    )
+    assert " obey" in shown and "+1.25" in shown and " refuse" in shown and "−0.75" in shown
+    # Its neighbour's label is carried over with the cosine and what is left of the trust in it.
+    assert "feature 7 · cosine 0.64 · trust not measured" in shown and "questions about the sky" in shown
+    assert "other-sae: feature 88" in shown and "cosine 0.94, nearest both ways" in shown
+    assert 'class="label"' not in report(needle)
+
+
+def test_activations_are_drawn_for_both_models(needle: Any, make_case: Any) -> None:
+    text = report(needle)
+    plots = re.findall(r'aria-label="activations on (\w+): base on 24 tokens, tuned on 24"', text)
+    assert len(plots) == min(20, needle.config.audit.top)
+    assert 'class="bar base"' in text and "activations on" not in report(make_case())
+
+
+def test_what_the_dictionaries_see_is_said_beside_its_controls(needle: Any) -> None:
+    text = report(needle)
+    part = text[text.index('id="dictionaries"') : text.index('id="templates"')]
+    shown = "".join(Page(part[part.index(">") + 1 : part.rindex("</section>")]).text)
+    assert "Of what moved on chat, the reconstructions of demo-sae account for 31%" in shown
+    assert "23% to 38%" in shown and "random 5.6%, best 74%" in shown
+    assert "24 of 50" in shown and "31 matched, at random 6.0%" in shown
+    assert "demo-sae in other-sae" in shown and "other-sae in demo-sae" not in shown
 
 
 def test_every_figure_has_a_strip_with_its_bank(needle: Any) -> None:

@@ -44,10 +44,10 @@ def test_audit_needs_no_model_files(
     assert str(moved.parent) in verdict["paths"]["report"]
 
 
-@pytest.mark.parametrize(("verb", "code"), [("audit", 3), ("top", 0)])
+@pytest.mark.parametrize(("verb", "code"), [("audit", 3), ("top", 0), ("sae show 5", 0)])
 def test_the_readers_verbs_run_where_torch_cannot_be_imported(moved: Path, verb: str, code: int) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(absent=ABSENT), verb, str(moved), "--json"],
+        [sys.executable, "-c", SCRIPT.format(absent=ABSENT), *verb.split(), str(moved), "--json"],
         check=False,
         capture_output=True,
         text=True,
