@@ -20,7 +20,7 @@ class NeuronpediaSourceConfig(Strict):
     """What it calls the dictionary: 22-gemmascope-2-res-16k."""
     repo_id: Text | None = None
     folder: Text | None = None
-    """Where a dictionary that `hooks` names by a local folder was published."""
+    """Where a dictionary was published that `hooks` names by a local folder; of others the reference says."""
 
 
 class NeuronpediaConfig(Strict):

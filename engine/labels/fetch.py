@@ -17,7 +17,13 @@ from ft_audit.sae.jumprelu_sae import JumpReluSae
 from ft_audit.sae.labels.bulk import BulkLabels
 from ft_audit.sae.labels.http import PoliteHttp
 from ft_audit.sae.labels.neuronpedia import Neuronpedia
-from ft_audit.sae.labels.published import PublishedSae, check_feature, check_source
+from ft_audit.sae.labels.published import (
+    Place,
+    PublishedSae,
+    check_feature,
+    check_source,
+    published_place,
+)
 from ft_audit.sae.labels.rows import ExplanationRow
 
 SOURCE = "neuronpedia"
@@ -61,7 +67,7 @@ def run_labels_fetch(
     done = {}
     for reference, sae in job.dictionaries(list(sources)):
         source = sources.pop(sae.spec.name)
-        published = published_sae(reference, source, sae)
+        published = published_sae(config, reference, source, sae)
         labels = job.store.labels(sae.spec.sha256)
         if wanted.bulk is not None:
             bulk = BulkLabels(wanted.bulk, source.model, source.source, _cache(wanted), http, offline)
@@ -82,21 +88,13 @@ def run_labels_fetch(
     }
 
 
-def published_sae(reference: SaeConfig, source: NeuronpediaSourceConfig, sae: JumpReluSae) -> PublishedSae:
-    """Return where a dictionary is published, as its reference or the source's own keys say."""
-    spec = sae.spec
-    saelens: tuple[str | None, str | None] = (None, None)
-    repo_id, folder = source.repo_id, source.folder
-    if reference.repo_id is not None:
-        repo_id, folder = reference.repo_id, reference.folder
-    elif reference.reference.startswith("saelens:"):
-        release, _, sae_id = reference.reference.removeprefix("saelens:").partition("/")
-        saelens = release, sae_id
-    elif repo_id is None and not reference.reference.startswith((".", "/", "~", "configs:")):
-        parts = reference.reference.removeprefix("hub:").split("/")
-        if len(parts) > 2:
-            repo_id, folder = "/".join(parts[:2]), "/".join(parts[2:])
-    return PublishedSae(spec.name, spec.layer, spec.site, spec.width, repo_id, folder, *saelens)
+def published_sae(
+    config: AuditConfig, reference: SaeConfig, source: NeuronpediaSourceConfig, sae: JumpReluSae
+) -> PublishedSae:
+    """Return a loaded dictionary and where it is published."""
+    stated = Place(source.repo_id, source.folder)
+    place = published_place(reference.reference, config.base_dir, stated)
+    return PublishedSae(sae.spec.name, sae.spec.layer, sae.spec.site, sae.spec.width, place)
 
 
 def _cache(wanted: NeuronpediaConfig) -> Path:

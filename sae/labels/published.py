@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 from ft_audit.errors import SaeError
 from ft_audit.sae.labels.rows import BulkExplanation, FeatureRow, SourceRow
+from ft_audit.sae.load import HUB, RELEASE, SHIPPED
+from ft_audit.sae.releases import find_release
 
 _LAYER = re.compile(r"(?:^|\.)(?:blocks|layers|h)\.(\d+)\.")
 # As TransformerLens and Hugging Face's modules call our sites; other names decide nothing.
@@ -25,6 +30,32 @@ _SITES = {
 }
 
 
+class Place(NamedTuple):
+    """Where a dictionary is published; what is not known is None."""
+
+    repo_id: str | None = None
+    folder: str | None = None
+    saelens_release: str | None = None
+    saelens_id: str | None = None
+
+
+def published_place(ref: str, base_dir: Path, stated: Place) -> Place:
+    """Return where the dictionary that `ref` names (sae/load.py) is published.
+
+    A reference to the hub or to a release says it itself; `stated` is taken for files of this machine alone.
+    """
+    if ref.startswith(RELEASE):
+        name = ref.removeprefix(RELEASE)
+        release, _, sae_id = name.partition("/")
+        found = find_release(name)
+        return Place(found.repo_id, found.folder, release, sae_id)
+    path = base_dir / Path(ref).expanduser()
+    if ref.startswith((".", "/", "~", SHIPPED)) or (path.exists() and not ref.startswith(HUB)):
+        return stated
+    owner, name, folder = ref.removeprefix(HUB).split("/", 2)
+    return Place(f"{owner}/{name}", folder)
+
+
 @dataclass(frozen=True, slots=True)
 class PublishedSae:
     """A dictionary that was loaded, and where it is published."""
@@ -33,17 +64,14 @@ class PublishedSae:
     layer: int
     site: str
     width: int
-    repo_id: str | None = None
-    folder: str | None = None
-    saelens_release: str | None = None
-    saelens_id: str | None = None
+    place: Place
 
 
 def check_source(sae: PublishedSae, source: SourceRow) -> None:
     """Raise SaeError naming what differs, where the source was made from another dictionary than `sae`."""
     theirs = (source.hfRepoId, source.hfFolderId)
     theirs_saelens = (source.saelensRelease, source.saelensSaeId)
-    ours, ours_saelens = (sae.repo_id, sae.folder), (sae.saelens_release, sae.saelens_id)
+    ours, ours_saelens = sae.place[:2], sae.place[2:]
     if None not in ours and None not in theirs:
         _same(sae, source, "repository and folder", _slashed(ours), _slashed(theirs))
     elif None not in ours_saelens and None not in theirs_saelens:
@@ -93,5 +121,5 @@ def _same(sae: PublishedSae, source: SourceRow, what: str, ours: str, theirs: st
         )
 
 
-def _slashed(parts: tuple[str | None, str | None]) -> str:
+def _slashed(parts: Sequence[str | None]) -> str:
     return "/".join(part.strip("/") for part in parts if part)

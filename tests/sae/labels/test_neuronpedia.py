@@ -15,7 +15,13 @@ from ft_audit.sae.labels import neuronpedia
 from ft_audit.sae.labels.bulk import BulkLabels
 from ft_audit.sae.labels.http import PoliteHttp
 from ft_audit.sae.labels.neuronpedia import Neuronpedia
-from ft_audit.sae.labels.published import PublishedSae, check_feature, check_source
+from ft_audit.sae.labels.published import (
+    Place,
+    PublishedSae,
+    check_feature,
+    check_source,
+    published_place,
+)
 from ft_audit.sae.labels.rows import FeatureRow, SourceRow
 
 LOADED = PublishedSae(
@@ -23,8 +29,7 @@ LOADED = PublishedSae(
     layer=22,
     site="resid_post",
     width=64,
-    repo_id="google/gemma-scope-2-1b-it",
-    folder="resid_post/layer_22_width_16k_l0_medium",
+    place=Place("google/gemma-scope-2-1b-it", "resid_post/layer_22_width_16k_l0_medium"),
 )
 
 
@@ -167,13 +172,13 @@ def test_only_the_web_is_asked(http: PoliteHttp, address: str) -> None:
 def source(**changed: Any) -> SourceRow:
     told = {"modelId": "gemma-3-1b-it", "id": "22-gemmascope-2-res-16k"}
     return SourceRow.model_validate(
-        {**told, "hfRepoId": LOADED.repo_id, "hfFolderId": LOADED.folder} | changed
+        {**told, "hfRepoId": LOADED.place.repo_id, "hfFolderId": LOADED.place.folder} | changed
     )
 
 
 def test_the_very_dictionary_is_accepted() -> None:
     check_source(LOADED, source())
-    ours = PublishedSae("s", 22, "resid_post", 64, saelens_release="gemma-scope-2", saelens_id="layer_22")
+    ours = replace(LOADED, place=Place(saelens_release="gemma-scope-2", saelens_id="layer_22"))
     theirs = {"saelensRelease": "gemma-scope-2", "saelensSaeId": "layer_22", "saelensConfig": {"d_sae": 64}}
     check_source(ours, source(**theirs))
 
@@ -196,7 +201,26 @@ def test_another_dictionary_is_refused_by_name(changed: dict[str, Any], said: st
 
 def test_a_local_dictionary_must_say_where_it_was_published() -> None:
     with pytest.raises(SaeError, match=r"cannot be told.*repo_id and folder"):
-        check_source(replace(LOADED, repo_id=None, folder=None), source())
+        check_source(replace(LOADED, place=Place()), source())
+
+
+def test_a_reference_says_where_it_is_published_and_only_files_are_believed(tmp_path: Path) -> None:
+    stated = Place("someone/claims", "this")
+    folder = "resid_post/layer_22_width_16k_l0_medium"
+    hub = Place("google/gemma-scope-2-1b-it", folder)
+    for ref in (f"google/gemma-scope-2-1b-it/{folder}", f"hub:google/gemma-scope-2-1b-it/{folder}"):
+        assert published_place(ref, tmp_path, stated) == hub
+    (tmp_path / "google" / "gemma-scope-2-1b-it" / folder).mkdir(parents=True)
+    for ref in ("./mine", "/mine", "configs:saes/x", f"google/gemma-scope-2-1b-it/{folder}"):
+        assert published_place(ref, tmp_path, stated) == stated
+
+
+def test_a_release_has_both_of_its_names(tmp_path: Path) -> None:
+    pytest.importorskip("sae_lens")
+    release = "gemma-scope-2-1b-it-res"
+    found = published_place(f"saelens:{release}/layer_22_width_16k_l0_medium", tmp_path, Place("x/y", "z"))
+    assert (found.saelens_release, found.saelens_id) == (release, "layer_22_width_16k_l0_medium")
+    assert (found.repo_id, found.folder) == LOADED.place[:2]
 
 
 @pytest.mark.parametrize(
