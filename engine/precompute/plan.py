@@ -131,7 +131,12 @@ def _check_tokens(models: ModelPair, suites: JobSuites) -> None:
 
 def _hook_entry(hook: HookConfig, saes: tuple[JumpReluSae, ...]) -> HookEntry:
     own = [s.spec for s in saes if (s.spec.layer, s.spec.site) == (hook.layer, hook.site)]
-    entries = [SaeEntry(name=s.name, width=s.width, sha256=s.sha256, writes=s.writes) for s in own]
+    entries = [
+        SaeEntry(
+            name=s.name, width=s.width, sha256=s.sha256, writes=s.outputs if s.outputs != (hook.name,) else ()
+        )
+        for s in own
+    ]
     return HookEntry(name=hook.name, layer=hook.layer, site=hook.site, saes=entries)
 
 

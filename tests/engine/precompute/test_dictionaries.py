@@ -39,14 +39,31 @@ def save_topk(tiny: Any, world: Any, folder: Path) -> Path:
     return folder
 
 
+def save_crosscoder(tiny: Any, world: Any, folder: Path) -> Path:
+    """A crosscoder over the outputs of blocks 1 and 3, half of its features reading each."""
+    scale = tiny.scale_of(world.root / "base", 3)
+    sae = load_gemma_scope(tiny.save_sae(folder, 1, scale, seed=9, d_in=2 * tiny.WIDTH))
+    (folder / "params.safetensors").unlink()
+    w_enc_DF = sae.w_enc_DF.clone()
+    w_enc_DF[: tiny.WIDTH, tiny.NUM_FEATURES // 2 :] = 0
+    w_enc_DF[tiny.WIDTH :, : tiny.NUM_FEATURES // 2] = 0
+    spec = replace(sae.spec, also_reads=("resid_post/3",))
+    threshold_F = sae.threshold_F / 2
+    save_gemma_scope(folder, hashed(replace(sae, spec=spec, w_enc_DF=w_enc_DF, threshold_F=threshold_F)), {})
+    return folder
+
+
 @pytest.fixture(scope="module")
 def job(tiny: Any, world: Any, run_job: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A transcoder and a TopK dictionary, whose thresholds lie in another unit."""
+    """A transcoder, a TopK dictionary of normalised tokens, and a crosscoder."""
     root = tmp_path_factory.mktemp("kinds-of-dictionaries")
+    topk = save_topk(tiny, world, root / "topk")
+    crosscoder = save_crosscoder(tiny, world, root / "crosscoder")
     hooks = [
         {"layer": 1, "site": "mlp_in", "saes": [str(save_transcoder(tiny, root / "transcoder"))]},
         {"layer": 1, "site": "mlp_out"},
-        {"layer": 1, "saes": [str(save_topk(tiny, world, root / "topk"))]},
+        {"layer": 1, "saes": [str(topk), str(crosscoder)]},
+        {"layer": 3},
     ]
     return run_job(root / "store", elicit=None, generate=None, precompute={"control": False}, hooks=hooks)
 
@@ -124,9 +141,31 @@ def test_of_a_topk_dictionary_the_largest_fire(job: Any, world: Any) -> None:
     assert "topk" in job.report["encoders"]["topk"]
 
 
+def test_a_crosscoder_reads_its_layers_side_by_side(job: Any) -> None:
+    run, sae = job.run("base", "chat"), opened(job, "crosscoder")
+    (segment, *_) = run.segments()
+    # The last token of each prompt is stored at every hook.
+    x_PD = np.concatenate([segment.dense[f"resid_post/{layer}/last_PD"] for layer in (1, 3)], axis=1)
+    pre_PF = x_PD @ sae.w_enc_DF.numpy() + sae.b_enc_F.numpy()
+    indptr, index, _ = segment.features["crosscoder"]
+    both = 0
+    for prompt, last in enumerate(segment.prompt_indptr_P1[1:] - 1):
+        found = index[indptr[last] : indptr[last + 1]]
+        if segment.mask_T[last]:
+            assert found.tolist() == np.flatnonzero(pre_PF[prompt] > sae.threshold_F.numpy()).tolist()
+            both += len({int(feature) >= sae.spec.width // 2 for feature in found}) == 2
+    assert both
+    mean_PD = np.concatenate([run.dense(f"resid_post/{layer}/mean_PD") for layer in (1, 3)], axis=1)
+    least_P = run.dense("counted_P") * np.square(mean_PD).sum(1)
+    assert (run.dense("sae/crosscoder/sq_total_P") >= 0.99 * least_P).all()
+    assert np.isfinite(job.diff.stats("fvu/crosscoder/chat")["base"]).all()
+    assert 0 <= job.diff.stats("coverage/crosscoder/chat")["seen"][0] <= 1
+
+
 def test_only_what_is_unusual_stands_in_the_manifest(job: Any) -> None:
     saes = {sae.name: sae for hook in job.run("base", "chat").manifest.hooks for sae in hook.saes}
     assert (saes["transcoder"].writes, saes["topk"].writes) == ((WRITTEN,), ())
+    assert saes["crosscoder"].writes == ("resid_post/1", "resid_post/3")
     assert SaeEntry(name="a", width=2, sha256="b").model_dump() == {"name": "a", "width": 2, "sha256": "b"}
     assert SaeEntry.model_validate(saes["transcoder"].model_dump(mode="json")) == saes["transcoder"]
 
@@ -135,29 +174,18 @@ def test_a_transcoder_without_its_output_is_refused(
     tiny: Any, world: Any, run_job: Any, tmp_path: Path
 ) -> None:
     hooks = [{"layer": 1, "site": "mlp_in", "saes": [str(save_transcoder(tiny, tmp_path / "t"))]}]
-    with pytest.raises(
-        SaeError, match=r"mlp_out/1 is not read; add `- \{layer: 1, site: mlp_out\}` to hooks"
-    ):
+    says = r"reads mlp_in/1 and reconstructs mlp_out/1; add `- \{layer: 1, site: mlp_out\}` to hooks"
+    with pytest.raises(SaeError, match=says):
         run_job(tmp_path / "store", hooks=hooks)
     assert not (tmp_path / "store" / "runs").exists()
 
 
-def save_crosscoder(tiny: Any, folder: Path) -> Path:
-    tiny.save_sae(folder, 1, 1.0, seed=9, d_in=2 * tiny.WIDTH)
-    sae = load_gemma_scope(folder)
-    w_enc_DF = sae.w_enc_DF.clone()
-    w_enc_DF[: tiny.WIDTH, tiny.NUM_FEATURES // 2 :] = 0
-    w_enc_DF[tiny.WIDTH :, : tiny.NUM_FEATURES // 2] = 0
-    spec = replace(sae.spec, also_reads=("resid_post/3",))
-    (folder / "params.safetensors").unlink()
-    save_gemma_scope(folder, hashed(replace(sae, spec=spec, w_enc_DF=w_enc_DF)), {})
-    return folder
-
-
-def test_a_crosscoder_is_refused_by_name(tiny: Any, run_job: Any, tmp_path: Path) -> None:
-    hooks = [{"layer": 1, "saes": [str(save_crosscoder(tiny, tmp_path / "c"))]}, {"layer": 3}]
+def test_a_crosscoder_without_one_of_its_layers_is_refused(
+    tiny: Any, world: Any, run_job: Any, tmp_path: Path
+) -> None:
+    hooks = [{"layer": 1, "saes": [str(save_crosscoder(tiny, world, tmp_path / "c"))]}]
     with pytest.raises(
-        SaeError, match=r"is a crosscoder over resid_post/1, resid_post/3; .* list one for each"
+        SaeError, match=r"reads resid_post/1, resid_post/3 .* `- \{layer: 3, site: resid_post\}`"
     ):
         run_job(tmp_path / "store", hooks=hooks)
 
