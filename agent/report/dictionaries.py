@@ -139,7 +139,9 @@ def _fit(count: FeatureCount, fvu: Fvu | None) -> Markup:
 def _agreement(agreed: list[Agreement]) -> Markup:
     rows = [_agrees(found) for found in agreed]
     title = tag("h3", "Leading features whose match in another dictionary changed alike")
-    keys = legend(key("tuned", "agreeing, with Wilson’s 95% interval"), key("mark", "dealt at random"))
+    keys = legend(
+        key("tuned", "agreeing, with Wilson’s 95% interval"), key("mark", "matches dealt at random")
+    )
     foot = plot_row(None, scale_line(PERCENT, "%"), None)
     note = tag("p", AGREEMENT_NOTE, class_="note")
     return tag("div", title, keys, *rows, foot, note, class_="plot")
@@ -151,5 +153,5 @@ def _agrees(found: Agreement) -> Markup:
     low, middle, high = (100 * value for value in (found.low, found.agreement, found.high))
     marked = span(low, middle, high, PERCENT, "tuned", words, mark=100 * found.shuffled)
     name = join([found.suite, tag("small", f"{found.sae} in {found.other}")])
-    beside = tag("small", f"{found.num_matched} matched, at random {share(found.shuffled)}")
-    return plot_row(name, marked, join([count, beside]))
+    beside = [tag("small", f"{found.num_matched} matched"), tag("small", f"random {share(found.shuffled)}")]
+    return plot_row(name, marked, join([count, *beside]))

@@ -30,6 +30,7 @@ def activation_plot(found: Histogram) -> Markup:
     keys = legend(
         key("line base", f"base, {sum(found.base):,} tokens"),
         key("line tuned", f"tuned, {sum(found.tuned):,}"),
+        tag("span", "on a logarithmic scale", class_="key"),
     )
     return join([keys, svg(parts, HEIGHT, label), scale_line(axis)])
 
