@@ -2,6 +2,7 @@
 
 import json
 import math
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ HOOKS = [
     {"layer": 3, "saes": ["./saes/layer_3_width_96"]},
 ]
 NUM_ANSWER = 5
+NOTEBOOK = Path(__file__).resolve().parents[3] / "configs" / "notebooks" / "analysis.py"
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,27 @@ def test_dictionaries_are_held_against_each_other_and_against_the_change(bare_jo
             assert all(
                 (found[curve] <= best + 1e-9).all() for curve in ("strongest_M", "random_M", "leading_M")
             )
+
+
+def test_the_notebook_runs_on_a_job_of_several_dictionaries(
+    world: Any, bare_job: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = world.write(
+        Path(bare_job.store.location),
+        file="notebook.yaml",
+        elicit=None,
+        generate=None,
+        precompute={"control": False},
+        hooks=HOOKS,
+    )
+    monkeypatch.setenv("FT_AUDIT_CONFIG", str(config))
+    names = runpy.run_path(str(NOTEBOOK))
+    said = capsys.readouterr().out
+    assert names["evidence"].diff_id == bare_job.report["diff_id"]
+    assert all(name in said for name in ("layer_1_width_96", "layer_1_width_64", "layer_3_width_96"))
+    feature = names["feature"]
+    assert f"feature {feature.feature} of {feature.sae}" in said and "Contexts in tuned" in said
+    assert f"Feature {feature.feature}</h4>" in names["feature_cell"](names["evidence"], feature).page
 
 
 def test_the_last_blocks_hook_comes_before_the_final_norm(world: Any, bare_job: Any) -> None:
