@@ -10,16 +10,21 @@ from tqdm import tqdm
 from ft_audit.engine.config import AuditConfig
 from ft_audit.engine.labels.contexts import MakingContexts
 from ft_audit.engine.labels.open_labels import LabelJob, open_job
-from ft_audit.engine.labels.own_label import AUTHOR, own_label
+from ft_audit.engine.labels.own_label import own_label
+from ft_audit.engine.labels.published_contexts import open_published, published_contexts
 from ft_audit.engine.labels.unembedding import token_effects
 from ft_audit.engine.models.load import load_tokenizer
 from ft_audit.engine.models.reference import ModelSource, resolve_model
-from ft_audit.engine.store import DecoderNeighbor, DictionaryLabels, LabelText, TokenEffect
+from ft_audit.engine.store import Context, DecoderNeighbor, DictionaryLabels, LabelText, TokenEffect
 from ft_audit.errors import ModelError
+from ft_audit.sae.examples import Examples
 from ft_audit.sae.jumprelu_sae import JumpReluSae
+from ft_audit.sae.load import find_sae
 from ft_audit.sae.neighbors import nearest_neighbors
 
 SOURCE = "contexts"
+# The author of a label of this source: which contexts made it.
+OWN, PUBLISHED = "those of a diff", "its published examples"
 # Features between two commits: what is lost at most when the verb is killed.
 BLOCK = 256
 NUM_TOKENS = 10  # promoted, and as many suppressed
@@ -31,6 +36,9 @@ def run_labels_build(
     config: AuditConfig, diff: str | None = None, features: str | None = None, *, progress: bool = True
 ) -> dict[str, Any]:
     """Store a label, its tokens and its neighbours for each feature asked for, and return what was done.
+
+    A dictionary beside which its publisher put examples (Gemma Scope 2) gives each feature a second label,
+    made of those.
 
     What the store has already is not made again, so that the verb goes on where it was interrupted.
 
@@ -49,9 +57,11 @@ def run_labels_build(
     contexts = MakingContexts(job.diff)
     others = contexts.others(vocabulary)
     done = {}
-    for _, sae in job.dictionaries():
+    for reference, sae in job.dictionaries():
         labels = job.store.labels(sae.spec.sha256)
-        done[sae.spec.name] = _Builder(job, sae, base, vocabulary, contexts, others, labels).run(progress)
+        with open_published(find_sae(reference.reference, config.base_dir)) as examples:
+            builder = _Builder(job, sae, base, vocabulary, contexts, others, labels, examples)
+            done[sae.spec.name] = builder.run(progress)
     return {"diff": job.diff_id, "store": job.store.location, "dictionaries": done}
 
 
@@ -77,6 +87,7 @@ class _Builder:
     contexts: MakingContexts
     others: Sequence[str]
     labels: DictionaryLabels
+    examples: Examples | None
 
     def run(self, progress: bool) -> dict[str, int]:
         name = self.sae.spec.name
@@ -86,7 +97,7 @@ class _Builder:
             for block in _blocks(asked):
                 counts["tokens"] += self._add_tokens(block)
                 counts["neighbors"] += self._add_neighbors(block)
-                made = [self._label(feature) for feature in block if not self._has_label(feature)]
+                made = [label for feature in block for label in self._missing_labels(feature)]
                 found = [label for label in made if label is not None]
                 self.labels.add(found)
                 counts["labels"] += len(found)
@@ -94,16 +105,22 @@ class _Builder:
                 bar.update(len(block))
         return counts
 
-    def _has_label(self, feature: int) -> bool:
-        known = self.labels.of(LabelText, feature)
-        return any(text.source == SOURCE and text.made_from == self.job.diff_id for text in known)
+    def _missing_labels(self, feature: int) -> Iterator[LabelText | None]:
+        """The feature's labels that are not stored yet, None in the place of one that cannot be made."""
+        made_from, name = self.job.diff_id, self.sae.spec.name
+        known = {(text.author, text.made_from) for text in self.labels.of(LabelText, feature)}
+        if (OWN, made_from) not in known:
+            yield self._label(feature, OWN, made_from, self.contexts.of(name, feature))
+        if self.examples is not None and (PUBLISHED, name) not in known:
+            yield self._label(feature, PUBLISHED, name, published_contexts(self.examples, feature))
 
-    def _label(self, feature: int) -> LabelText | None:
+    def _label(
+        self, feature: int, author: str, made_from: str, contexts: Sequence[Context]
+    ) -> LabelText | None:
         effects = [row for row in self._tokens(feature) if row.effect > 0]
         promoted = [row.token for row in sorted(effects, key=lambda row: -row.effect)]
-        contexts = self.contexts.of(self.sae.spec.name, feature)
         text = own_label(contexts, self.others, self.vocabulary, promoted)
-        return None if text is None else LabelText(feature, SOURCE, AUTHOR, self.job.diff_id, text)
+        return None if text is None else LabelText(feature, SOURCE, author, made_from, text)
 
     def _tokens(self, feature: int) -> list[TokenEffect]:
         known = self.labels.of(TokenEffect, feature)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from ft_audit.engine.store import Context
 
-AUTHOR = "its own contexts"
 # Fewer contexts than this are an anecdote.
 MIN_CONTEXTS = 4
 NUM_PEAKS, NUM_WORDS, NUM_PROMOTED = 4, 3, 3

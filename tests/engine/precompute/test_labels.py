@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from ft_audit import cli
 from ft_audit.agent.find import find_evidence
@@ -175,6 +176,30 @@ def test_any_feature_can_be_asked_for(config: AuditConfig, labels: Any) -> None:
     for features, said in (("96", "'96' is no feature"), ("x", "which has 0 to 95")):
         with pytest.raises(ConfigError, match=said):
             run_labels_build(config, features=features, progress=False)
+
+
+def test_published_examples_give_a_label_of_their_own(
+    world: Any, fresh: Path, tmp_path: Path, labels: Any
+) -> None:
+    shutil.copytree(world.root, tmp_path / "world")
+    copied = type(world)(tmp_path / "world")
+    tokens = torch.full((6, 40), 30)
+    tokens[:, 20] = 50
+    places = torch.arange(6).repeat(96, 1)
+    listed = {
+        f"{end}_{what}": torch.zeros(96, 10) for end in ("top", "bottom") for what in ("tokens", "logits")
+    }
+    filled = {"activations": 9.0 - places.float(), "seq_ids": places, "positions": torch.full((96, 6), 20)}
+    rest = {"feature_frequencies": torch.full((96,), 0.01), "tokens": tokens}
+    save_file({**listed, **filled, **rest}, copied.root / "saes" / SAE / "examples.safetensors")
+    config = copied.config(fresh)
+    assert done(run_labels_build(config, features="5", progress=False))["labels"] >= 1
+    vocabulary = Store(config.store).vocabulary(resolve_model("./base", world.root).weights_sha256)
+    found = {text.author: text for text in labels.of(LabelText, 5)}
+    published = found["its published examples"]
+    assert vocabulary is not None and published.text.startswith(f"fires on “{vocabulary[50]}” (6 of 6)")
+    assert (published.source, published.made_from) == ("contexts", SAE)
+    assert done(run_labels_build(config, features="5", progress=False))["labels"] == 0
 
 
 def test_another_model_or_dictionary_is_refused(world: Any, config: AuditConfig, adapter_job: Any) -> None:
