@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ft_audit.errors import SaeError
 from ft_audit.sae.batch_topk import Start
 from ft_audit.sae.digest import sae_digest
 from ft_audit.sae.jumprelu_sae import JumpReluSae, PairReading, SaeSpec
@@ -63,7 +64,13 @@ def training_start(sae: JumpReluSae, scale: float) -> Start:
 
     Decoder norms move into the activations. Features compete in units of their thresholds, so one at 0 would
     always win: it counts as MIN_THRESHOLD of the median one. Where all are 0 (plain ReLU), all compete alike.
+    Raises SaeError for one that the trainer cannot hold.
     """
+    if sae.spec.also_reads or sae.spec.writes or sae.input_norm != "none":
+        raise SaeError(
+            f"start: {sae.spec.name} is a {sae.spec.kind} of {', '.join(sae.spec.inputs)} with input_norm "
+            f"{sae.input_norm}; training goes on from one that reconstructs the one hook it reads, as it is"
+        )
     norm_F = sae.w_dec_FD.norm(dim=1).clamp_min(1e-12)
     w_enc_DF = sae.w_enc_DF * norm_F
     b_enc_F = sae.b_enc_F * norm_F

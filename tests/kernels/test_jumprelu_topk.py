@@ -111,3 +111,18 @@ def test_nan_is_an_error_that_names_the_row(how: InputNorm) -> None:
     x_TD[3, 2] = float("nan")
     with pytest.raises(ModelError, match="row 3 of 5"):
         Encoder(replace(make_weights(16, 20, 4), input_norm=how), "cpu").encode(x_TD)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["triton", "naive"])
+def test_on_a_gpu_the_same_fire(backend: str) -> None:
+    weights, x_TD = make_weights(16, 1000, 7), make_inputs(130, 16)
+    there = JumpReluWeights(
+        weights.w_enc_DF.cuda(),
+        weights.b_enc_F.cuda(),
+        weights.threshold_F.cuda(),
+        None if weights.b_dec_D is None else weights.b_dec_D.cuda(),
+        weights.topk,
+    )
+    # Sums of whole numbers are exact in any order.
+    assert same(Encoder(there, backend).encode(x_TD.cuda()).to("cpu"), encode_naive(x_TD, weights))

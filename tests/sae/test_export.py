@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ft_audit.errors import SaeError
 from ft_audit.sae.export import MIN_THRESHOLD, export_jumprelu, training_start
 from ft_audit.sae.jumprelu_sae import JumpReluSae
 
@@ -60,3 +61,13 @@ def test_thresholds_at_zero_do_not_win_everything(random_sae: RandomSae) -> None
     torch.testing.assert_close(start.threshold_F[0], MIN_THRESHOLD * start.threshold_F[3:].median())
     relu = training_start(replace(sae, threshold_F=torch.zeros(20)), 1.0)
     assert torch.equal(relu.threshold_F, torch.ones(20))
+
+
+def test_a_start_that_the_trainer_cannot_hold_is_refused(random_sae: RandomSae) -> None:
+    sae = random_sae()
+    transcoder = replace(sae, spec=replace(sae.spec, writes=("mlp_out/3",)))
+    for other in (transcoder, replace(sae, input_norm="layer_norm")):
+        with pytest.raises(
+            SaeError, match="training goes on from one that reconstructs the one hook it reads"
+        ):
+            training_start(other, 0.1)
