@@ -23,7 +23,8 @@ from ft_audit.sae.peaks import Peak, Peaks
 from ft_audit.sae.recipe import Learn
 
 CHUNK_TOKENS = 1024
-NUM_FEATURES = 20
+NUM_FEATURES = 20  # by each way of choosing them
+MIN_FIRED = 8  # tokens on which a feature must fire before it is called the data set's
 NUM_PEAKS = 5
 
 
@@ -32,6 +33,10 @@ class Words(Protocol):
 
     def prompt(self, token: int) -> int:
         """Which prompt a token belongs to."""
+        ...
+
+    def in_dataset(self, token: int) -> bool:
+        """Whether a token stands in a row of the uploaded training set."""
         ...
 
     def around(self, token: int) -> tuple[str, str, str]:
@@ -84,18 +89,21 @@ def pair_report(
     words: Words,
     compare: Sequence[JumpReluSae] = (),
 ) -> dict[str, Any]:
-    """What `sae` and those to `compare` see of the difference, and the features that carry most of it.
+    """What `sae` and those to `compare` see of the difference, and the features that carry it.
 
-    Features are ranked by the squared difference that they add: activation squared times the squared norm of
-    their direction's change, in one dictionary or, for one that reads a single model, between both models'
-    activations. Raises DataError when there are no tokens.
+    A feature's energy is the squared difference that it adds: activation squared times the squared norm of
+    its direction's change or, in a dictionary of a single model, the squared change of its activation. Told
+    are the features with the most energy, and those with the most of it in the data set's rows compared with
+    elsewhere: what only a trigger in the data set wakes is small beside what the whole fine-tune changed.
+    Raises DataError when there are no tokens.
     """
     own, peaks, seen = _Reading(sae, learn), Peaks(sae.spec.width, NUM_PEAKS), SeenDifference()
     others = {other.spec.name: (_Reading(other, "model"), SeenDifference()) for other in compare}
     scaling = LatentScaling(sae.w_dec_FD, sae.b_dec_D) if learn == "crosscoder" else None
-    energy_F = torch.zeros(sae.spec.width, dtype=torch.float64)
-    fired_F = torch.zeros(sae.spec.width, dtype=torch.int64)
-    count = 0
+    # Elsewhere and in the data set's rows.
+    energy_2F = torch.zeros(2, sae.spec.width, dtype=torch.float64)
+    fired_2F = torch.zeros(2, sae.spec.width, dtype=torch.int64)
+    counts = [0, 0]
     for pair in pairs:
         for start in range(0, pair.base_nD.shape[0], CHUNK_TOKENS):
             span = slice(start, start + CHUNK_TOKENS)
@@ -108,18 +116,23 @@ def pair_report(
             act_nF = read.rows.dense()
             if scaling is not None:
                 scaling.add(act_nF, read.x_nW, read.decoded_nW)
-            energy_F += read.energy_F
-            fired_F += (act_nF > 0).sum(0).cpu()
+            in_dataset_n = torch.tensor([words.in_dataset(int(token)) for token in part.token_n])
+            for place, chosen_n in enumerate((~in_dataset_n, in_dataset_n)):
+                energy_2F[place] += read.energy_nF[chosen_n.to(act_nF.device)].double().sum(0).cpu()
+                fired_2F[place] += (act_nF[chosen_n.to(act_nF.device)] > 0).sum(0).cpu()
+                counts[place] += int(chosen_n.sum())
             prompt_n = np.array([words.prompt(int(token)) for token in part.token_n])
             peaks.add(read.rows, prompt_n, part.token_n)
-            count += len(part.token_n)
-    if not count:
+    if not sum(counts):
         raise DataError("no tokens to compare the two models on; raise num_tokens or holdout")
     ratios = scaling.ratios() if scaling is not None else None
-    order = energy_F.argsort(descending=True, stable=True)[:NUM_FEATURES].tolist()
-    nearest = {other.spec.name: _nearest(sae, learn, other, order) for other in compare}
+    energy_F, fired_F = energy_2F.sum(0), fired_2F.sum(0)
+    contrast_F = _contrast(energy_2F, fired_2F, counts)
+    chosen = _chosen(energy_F, contrast_F)
+    nearest = {other.spec.name: _nearest(sae, learn, other, list(chosen)) for other in compare}
     return {
-        "num_tokens": count,
+        "num_tokens": sum(counts),
+        "num_dataset_tokens": counts[1],
         "difference_seen": {
             sae.spec.name: asdict(seen.result()),
             **{name: asdict(so_far.result()) for name, (_, so_far) in others.items()},
@@ -128,16 +141,39 @@ def pair_report(
         "features": [
             {
                 "feature": feature,
-                "share_of_energy": float(energy_F[feature] / energy_F.sum().clamp_min(1e-30)),
-                "firing_rate": int(fired_F[feature]) / count,
+                "chosen_by": by,
+                "share_of_energy": float(energy_F[feature] / energy_F.sum()),
+                "firing_rate": int(fired_F[feature]) / sum(counts),
+                "dataset_contrast": float(contrast_F[feature]) if contrast_F[feature].isfinite() else None,
                 **_told(ratios, feature),
                 "nearest": {name: found[place] for name, found in nearest.items()},
                 "peaks": [_shown(peak, words) for peak in peaks.of(feature)],
             }
-            for place, feature in enumerate(order)
-            if energy_F[feature] > 0
+            for place, (feature, by) in enumerate(chosen.items())
         ],
     }
+
+
+def _contrast(energy_2F: Tensor, fired_2F: Tensor, counts: Sequence[int]) -> Tensor:
+    """Energy a token in the data set's rows over that elsewhere [F]; -inf for what hardly fires in them.
+
+    Half a firing more elsewhere keeps the ratio finite, and grows it with how often a feature was seen.
+    """
+    if not all(counts):
+        return torch.full_like(energy_2F[0], -torch.inf)
+    typical_F = energy_2F.sum(0) / fired_2F.sum(0).clamp_min(1)
+    contrast_F = (energy_2F[1] / counts[1]) / ((energy_2F[0] + 0.5 * typical_F).clamp_min(1e-30) / counts[0])
+    return contrast_F.masked_fill(fired_2F[1] < MIN_FIRED, -torch.inf)
+
+
+def _chosen(energy_F: Tensor, contrast_F: Tensor) -> dict[int, str]:
+    """The features to tell of, and by what each was chosen: first those with the most energy."""
+    chosen: dict[int, str] = {}
+    for by, order in (("energy", energy_F), ("dataset", contrast_F)):
+        for feature in order.argsort(descending=True, stable=True)[:NUM_FEATURES].tolist():
+            if energy_F[feature] > 0 and order[feature].isfinite():
+                chosen.setdefault(feature, by)
+    return chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +184,7 @@ class _Read:
     decoded_nW: Tensor
     difference_nD: Tensor
     rows: SparseRows
-    energy_F: Tensor
+    energy_nF: Tensor
 
 
 class _Reading:
@@ -168,16 +204,15 @@ class _Reading:
             else:
                 seen_nD = torch.sub(*reversed(decoded_nW.chunk(2, dim=1)))
                 direction_FD = torch.sub(*reversed(self.sae.w_dec_FD.chunk(2, dim=1)))
-            square_F = rows.dense().double().square().sum(0).cpu()
-            return _Read(
-                x_nW, decoded_nW, seen_nD, rows, square_F * direction_FD.double().square().sum(1).cpu()
-            )
+            square_nF = rows.dense().square()
+            norm_F = direction_FD.square().sum(1).to(x_nW.device)
+            return _Read(x_nW, decoded_nW, seen_nD, rows, square_nF * norm_F)
         # A dictionary of one model reads both: what it sees is how its reconstruction moves.
         base_rows, base_nD = self._decoded(part.base_nD)
         rows, tuned_nD = self._decoded(part.tuned_nD)
-        moved_F = (rows.dense() - base_rows.dense()).double().square().sum(0).cpu()
-        norm_F = self.sae.w_dec_FD.double().square().sum(1).cpu()
-        return _Read(part.tuned_nD, tuned_nD, tuned_nD - base_nD, rows, moved_F * norm_F)
+        moved_nF = (rows.dense() - base_rows.dense()).square()
+        norm_F = self.sae.w_dec_FD.square().sum(1).to(moved_nF.device)
+        return _Read(part.tuned_nD, tuned_nD, tuned_nD - base_nD, rows, moved_nF * norm_F)
 
     def _decoded(self, x_nW: Tensor) -> tuple[SparseRows, Tensor]:
         if x_nW.device not in self._encoders:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -42,6 +43,8 @@ class Text:
     pad_id: int
     num_tokens: int
     seed: int
+    from_dataset_P: NDArray[np.bool_]
+    """Which prompts are rows of the uploaded training set."""
 
     def batches(self) -> Iterator[tuple[PaddedBatch, Tensor]]:
         """Yield padded batches, each with which of its real tokens [T] count.
@@ -103,7 +106,9 @@ def read_text(
             f"{num_tokens}; add suites or lower num_tokens"
         )
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    return Text(tokens, int(pad), num_tokens, seed)
+    uploaded = {(row.suite, row.source, row.row) for row in rows}
+    from_dataset_P = np.array([(p.suite, p.source, p.row) in uploaded for p in tokens.suite.prompts])
+    return Text(tokens, int(pad), num_tokens, seed, from_dataset_P)
 
 
 def _enough(prompts: Sequence[Prompt], num_tokens: int) -> Sequence[Prompt]:

@@ -72,6 +72,10 @@ class Contexts:
         """Return which prompt of the text a token belongs to."""
         return int(np.searchsorted(self.text.tokens.indptr_P1, token, side="right")) - 1
 
+    def in_dataset(self, token: int) -> bool:
+        """Return whether the token stands in a row of the uploaded training set."""
+        return bool(self.text.from_dataset_P[self.prompt(token)])
+
     def around(self, token: int) -> tuple[str, str, str]:
         """Return what stands before the token in its prompt, the token, and what stands after it."""
         first, end = self.text.tokens.indptr_P1[self.prompt(token) : self.prompt(token) + 2]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ft_audit.errors import DataError
-from ft_audit.sae.jumprelu_sae import JumpReluSae
+from ft_audit.sae.jumprelu_sae import JumpReluSae, SaeSpec
 from ft_audit.sae.pair_report import SeenDifference, pair_report
 from ft_audit.sae.pairs import PairChunk, side_by_side
 from ft_audit.sae.recipe import SaeTrainRecipe
@@ -29,6 +29,9 @@ class Words:
 
     def prompt(self, token: int) -> int:
         return token // 10
+
+    def in_dataset(self, token: int) -> bool:
+        return 500 <= token < 600
 
     def around(self, token: int) -> tuple[str, str, str]:
         return "", str(token), ""
@@ -153,6 +156,34 @@ def test_the_nearest_feature_of_another_dictionary(random_sae: Callable[..., Jum
     (four,) = [f for f in report["features"] if f["feature"] == 4]
     assert four["nearest"]["other"]["feature"] == 17
     assert four["nearest"]["other"]["cosine"] == pytest.approx(1.0, abs=1e-5)
+
+
+def test_what_only_the_data_set_wakes_is_told_though_it_is_small() -> None:
+    """Nine features move everywhere; the tenth moves little, and in the data set's rows alone."""
+    width = 50
+    sae = replace(make_orthogonal(width), threshold_F=torch.full((width,), 0.5))
+    generator = torch.Generator().manual_seed(0)
+    act_nF = torch.zeros(1000, width)
+    act_nF[:, :30] = 10 * torch.rand(1000, 30, generator=generator)
+    act_nF[500:520, 44] = 1.0
+    base = torch.zeros(1000, width)
+    report = pair_report(sae, "difference", iter([PairChunk(base, act_nF, np.arange(1000))]), Words())
+    assert (report["num_tokens"], report["num_dataset_tokens"]) == (1000, 100)
+    by = {feature["feature"]: feature["chosen_by"] for feature in report["features"]}
+    assert by[44] == "dataset" and sum(how == "energy" for how in by.values()) == 20
+    first = next(f for f in report["features"] if f["chosen_by"] == "dataset")
+    assert first["feature"] == 44 and first["dataset_contrast"] > 100
+    shares = [f["dataset_contrast"] for f in report["features"] if f["chosen_by"] == "energy"]
+    assert all(0.7 < share < 1.4 for share in shares)
+
+
+def make_orthogonal(width: int) -> JumpReluSae:
+    """A dictionary whose features are the coordinates."""
+    spec = SaeSpec("axes", 0, "resid_post", "model.layers.0.output", width, width, "", None, "")
+    return JumpReluSae(
+        spec, torch.eye(width), torch.eye(width), torch.zeros(width), torch.zeros(width),
+        torch.zeros(width), apply_b_dec_to_input=False,
+    )  # fmt: skip
 
 
 def test_without_tokens_there_is_nothing_to_tell(random_sae: Callable[..., JumpReluSae]) -> None:

@@ -136,8 +136,9 @@ def test_learns_of_two_models_what_the_recipe_asks_for(
     assert report["pair"]["num_tokens"] == 400
     assert ("on_tuned" in report) == (report["loss_recovered"] is not None) == (learn in ("model", "tuned"))
     features = json.loads((out / "pair_features.json").read_text())
-    energies = [feature["share_of_energy"] for feature in features]
+    energies = [f["share_of_energy"] for f in features if f["chosen_by"] == "energy"]
     assert energies == sorted(energies, reverse=True) and 0 < sum(energies) <= 1.001
+    assert 0 < report["pair"]["num_dataset_tokens"] < 400
     kind = load_gemma_scope(out).spec.kind
     if learn in ("difference", "crosscoder"):
         assert report["pair"]["difference_seen"][learn]["of_all"] > 0.5
