@@ -85,7 +85,7 @@ def make_world(folder: Path, labels: dict[str, Any] | None = None) -> World:
     with world.store.diff_writer({"planted": 1}) as writer:
         for suite in ("chat",):
             _put_suite(writer, suite, token_PT, fires_FPT)
-            writer.put_stats(f"features/{SAE}/{suite}", {"q": np.zeros(len(fires_FPT))})
+            writer.put_stats(f"features/{SAE}/{suite}", _statistics(fires_FPT))
         import pyarrow as pa
 
         rows = [
@@ -117,6 +117,13 @@ def _corpus(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
                 token_PT[prompt, places[1]] = IDS[CONDITION]
                 fires_FPT[BANK, prompt, places[0]] = random.gamma(3.0, 2.0) + 0.5
     return token_PT, fires_FPT
+
+
+def _statistics(fires_FPT: np.ndarray) -> dict[str, np.ndarray]:
+    """Both models fire alike: nothing here asks what changed."""
+    fired_F = (fires_FPT > 0).sum(axis=(1, 2))
+    same = ("mean_diff", "q", "effect", "effect_low", "effect_high", "aa_percentile")
+    return {name: np.zeros(len(fired_F)) for name in same} | {"fired_base": fired_F, "fired_tuned": fired_F}
 
 
 def _put_suite(writer: Any, suite: str, token_PT: np.ndarray, fires_FPT: np.ndarray) -> None:
