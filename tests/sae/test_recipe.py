@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from ft_audit.engine.config import find_config
 from ft_audit.errors import ConfigError
+from ft_audit.sae.load import find_sae
 from ft_audit.sae.recipe import SaeTrainRecipe, load_recipe
 
 GOOD = """\
@@ -67,3 +69,18 @@ def test_a_wrong_recipe_says_what_and_where(
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none.yaml: cannot read the recipe"):
         load_recipe(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("name", ["smollm2-layer15", "difference-needle", "crosscoder-needle"])
+def test_shipped_recipes_are_whole(name: str) -> None:
+    path = find_config(f"configs:recipes/sae-{name}.yaml")
+    recipe = load_recipe(path)
+    for ref in recipe.compare:
+        assert find_sae(ref, path.parent).is_dir()
+    others = [
+        load_recipe(find_config(f"configs:recipes/sae-{other}.yaml"))
+        for other in ("smollm2-layer15", "difference-needle", "crosscoder-needle")
+        if other != name
+    ]
+    # Of one seed, features that hardly learn would look alike in both.
+    assert recipe.seed not in {other.seed for other in others}
