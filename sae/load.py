@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ft_audit.errors import SaeError
 from ft_audit.sae.examples import EXAMPLES_FILE
-from ft_audit.sae.formats.build import Told
+from ft_audit.sae.formats.build import NOTHING_TOLD, Told
 from ft_audit.sae.formats.known import files_to_fetch, find_format
 from ft_audit.sae.jumprelu_sae import JumpReluSae
 from ft_audit.sae.releases import find_release
@@ -15,7 +15,7 @@ from ft_audit.sae.releases import find_release
 SHIPPED, HUB, RELEASE = "configs:", "hub:", "saelens:"
 
 
-def load_sae(ref: str, base_dir: Path, folder: str | None = None, told: Told | None = None) -> JumpReluSae:
+def load_sae(ref: str, base_dir: Path, folder: str | None = None, told: Told = NOTHING_TOLD) -> JumpReluSae:
     """The dictionary that `ref` names, in float32 on the CPU.
 
     `ref` is a local folder or file (relative ones to `base_dir`), `configs:REL` for one that ships with the
@@ -24,7 +24,7 @@ def load_sae(ref: str, base_dir: Path, folder: str | None = None, told: Told | N
     user says where the files do not. Raises SaeError naming what is wrong.
     """
     path = find_sae(ref, base_dir, folder)
-    return find_format(path).load(path, told or Told())
+    return find_format(path).load(path, told)
 
 
 def find_sae(ref: str, base_dir: Path, folder: str | None = None, *, examples: bool = False) -> Path:

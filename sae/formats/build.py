@@ -27,6 +27,9 @@ class Told:
     model_name: str | None = None
 
 
+NOTHING_TOLD = Told()
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What a format's files and folders say of a dictionary."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ft_audit.errors import SaeError
 from ft_audit.sae.digest import hashed
-from ft_audit.sae.formats.build import Told, build_sae, check_width
+from ft_audit.sae.formats.build import NOTHING_TOLD, Told, build_sae, check_width
 from ft_audit.sae.formats.files import read_config, read_safetensors
 from ft_audit.sae.formats.gemma_scope_config import CONFIG_FILE, read_activation, read_facts, read_kind
 from ft_audit.sae.formats.gemma_scope_crosscoder import is_crosscoder, read_crosscoder, split_crosscoder
@@ -29,7 +29,7 @@ TENSORS = ("w_enc", "w_dec", "b_enc", "b_dec", "threshold")
 SKIP = "affine_skip_connection"
 
 
-def load_gemma_scope(folder: Path, told: Told = Told()) -> JumpReluSae:  # noqa: B008 it is frozen
+def load_gemma_scope(folder: Path, told: Told = NOTHING_TOLD) -> JumpReluSae:
     """The dictionary in `folder`, in float32 on the CPU; raises SaeError naming what does not fit."""
     config = read_config(folder / CONFIG_FILE)
     kind, by_layer = read_kind(folder, config), is_crosscoder(folder)

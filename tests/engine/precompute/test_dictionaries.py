@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from ft_audit import cli
 from ft_audit.engine.precompute.dictionaries import open_dictionary
 from ft_audit.engine.store.manifest import SaeEntry
 from ft_audit.errors import SaeError
@@ -54,7 +55,7 @@ def save_crosscoder(tiny: Any, world: Any, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def job(tiny: Any, world: Any, run_job: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def sections(tiny: Any, world: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A transcoder, a TopK dictionary of normalised tokens, and a crosscoder."""
     root = tmp_path_factory.mktemp("kinds-of-dictionaries")
     topk = save_topk(tiny, world, root / "topk")
@@ -65,7 +66,12 @@ def job(tiny: Any, world: Any, run_job: Any, tmp_path_factory: pytest.TempPathFa
         {"layer": 1, "saes": [str(topk), str(crosscoder)]},
         {"layer": 3},
     ]
-    return run_job(root / "store", elicit=None, generate=None, precompute={"control": False}, hooks=hooks)
+    return {"elicit": None, "generate": None, "precompute": {"control": False}, "hooks": hooks}
+
+
+@pytest.fixture(scope="module")
+def job(run_job: Any, sections: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return run_job(tmp_path_factory.mktemp("dictionaries") / "store", **sections)
 
 
 def activations(folder: Path, ids: Sequence[int]) -> dict[str, Tensor]:
@@ -160,6 +166,18 @@ def test_a_crosscoder_reads_its_layers_side_by_side(job: Any) -> None:
     assert (run.dense("sae/crosscoder/sq_total_P") >= 0.99 * least_P).all()
     assert np.isfinite(job.diff.stats("fvu/crosscoder/chat")["base"]).all()
     assert 0 <= job.diff.stats("coverage/crosscoder/chat")["seen"][0] <= 1
+
+
+def test_all_of_them_are_audited_and_shown(
+    job: Any, world: Any, sections: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(world.write(job.root, file="dictionaries.yaml", **sections))
+    assert cli.main(["audit", path]) == 3  # there is no bank
+    report = next((job.root / "audits").rglob("report.html")).read_text()
+    assert all(name in report for name in ("transcoder", "topk", "crosscoder"))
+    capsys.readouterr()
+    assert cli.main(["top", path, "--json"]) == 0
+    assert capsys.readouterr().out.startswith("{")
 
 
 def test_only_what_is_unusual_stands_in_the_manifest(job: Any) -> None:
