@@ -17,7 +17,7 @@ from ft_audit import cli
 from ft_audit.errors import DataError
 
 ROOT = Path(__file__).parents[1]
-VERBS = ["precompute", "finetune", "calibrate", "doctor", "store", "audit", "top", "report", "sae"]
+VERBS = ["precompute", "finetune", "calibrate", "doctor", "store", "audit", "top", "report", "sae", "labels"]
 HEAVY = ["torch", "transformers", "numpy", "zarr", "pyarrow", "pydantic", "yaml", "importlib.metadata"]
 CONFIG = "name: x\nmodels: {base: ./b, tuned: ./t}\nsuites: [./s.yaml]\nhooks: [{layer: 1}]\nstore: ./store\n"
 
@@ -43,8 +43,9 @@ def with_verb(monkeypatch: pytest.MonkeyPatch, func: Callable[[argparse.Namespac
         verb.set_defaults(func=func)
 
     monkeypatch.setattr(cli.engine_commands, "add_commands", add_commands)
-    for room in (cli.agent_commands, cli.sae_commands):
-        monkeypatch.setattr(room, "add_commands", lambda subparsers: None)
+    monkeypatch.setattr(cli.sae_commands, "add_commands", lambda subparsers: None)
+    for name in ("add_commands", "add_label_commands", "add_sae_commands"):
+        monkeypatch.setattr(cli.agent_commands, name, lambda subparsers: None)
 
 
 def test_help_names_every_verb_and_loads_nothing_heavy() -> None:
@@ -62,7 +63,13 @@ def test_help_names_every_verb_and_loads_nothing_heavy() -> None:
 
 
 def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in [*([verb] for verb in VERBS), ["store", "ls"], ["store", "verify"], ["store", "gc"]]:
+    inner = {
+        "store": ("ls", "verify", "gc"),
+        "labels": ("build", "fetch", "describe", "score", "show"),
+        "sae": ("train", "info", "convert", "show"),
+    }
+    below = [[verb, name] for verb, names in inner.items() for name in names]
+    for words in [*([verb] for verb in VERBS), *below]:
         with pytest.raises(SystemExit) as end:
             cli.main([*words, "--help"])
         assert end.value.code == 0
