@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
+import tokenize
+import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +21,26 @@ from torch import Tensor
 
 from ft_audit.errors import SaeError
 
+# What the parsers of these files raise over bytes that are not as they should be, as found by changing some.
+DAMAGE = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    tokenize.TokenError,
+    SyntaxError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -74,7 +98,7 @@ def read_safetensors(path: Path) -> TensorFile:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
-    return TensorFile(path, _reading(path, "safetensors", read, (SafetensorError, OSError)))
+    return TensorFile(path, _reading(path, "safetensors", read))
 
 
 def read_npz(path: Path) -> TensorFile:
@@ -85,18 +109,19 @@ def read_npz(path: Path) -> TensorFile:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(np.array(arrays[name])) for name in arrays.files}
 
-    damage = (zipfile.BadZipFile, ValueError, TypeError, EOFError, OSError)
-    return TensorFile(path, _reading(path, "npz", read, damage))
+    return TensorFile(path, _reading(path, "npz", read))
 
 
 def read_state_dict(path: Path) -> TensorFile:
     """A torch state dict, loaded with `weights_only=True`: a pickle that wants to run code is refused."""
 
     def read() -> Any:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # What torch warns of in an odd pickle is no business of the user's: it is read as weights or refused.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
 
-    damage = (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError, KeyError)
-    loaded = _reading(path, "weights-only torch", read, damage)
+    loaded = _reading(path, "weights-only torch", read)
     if not isinstance(loaded, dict):
         raise SaeError(f"{path}: holds a {type(loaded).__name__}, expected a state dict; fetch it again")
     tensors = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
@@ -116,12 +141,12 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _reading(path: Path, kind: str, read: Callable[[], Any], damage: tuple[type[Exception], ...]) -> Any:
+def _reading(path: Path, kind: str, read: Callable[[], Any]) -> Any:
     if not path.is_file():
         raise SaeError(f"{path}: no such file; copy or fetch the dictionary again")
     try:
         return read()
-    except damage as error:
+    except DAMAGE as error:
         # Torch explains at length how to load what it refused all the same.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SaeError(f"{path}: not a readable {kind} file ({reason}); fetch it again") from error

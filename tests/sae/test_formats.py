@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import random
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -436,6 +437,26 @@ def test_a_truncated_file_is_named(case: Case, share: float, tmp_path: Path) -> 
     made.weights.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(SaeError, match=f"{made.weights.name}: not a readable"):
         load_sae(str(made.path), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["gemma-scope-1-res", "openai-topk", "qwen-scope", "dictionary-learning-BatchTopKSAE"]
+)
+def test_changed_bytes_are_harmless_or_refused(name: str, tmp_path: Path) -> None:
+    (case,) = (case for case in CASES if case.name == name)
+    made, rng, refused = case.write(tmp_path), random.Random(0), 0
+    whole = made.weights.read_bytes()
+    for _ in range(60):
+        damaged = bytearray(whole)
+        # Where the structure lies: the first bytes, and the directory at the end.
+        for place in (rng.randrange(1000), -1 - rng.randrange(1000)):
+            damaged[place] = rng.randrange(256)
+        made.weights.write_bytes(damaged)
+        try:
+            load_sae(str(made.path), tmp_path)
+        except SaeError:
+            refused += 1
+    assert refused > 10
 
 
 def test_a_config_that_does_not_fit_is_named(configured: Case, tmp_path: Path) -> None:
