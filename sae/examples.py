@@ -23,15 +23,13 @@ from safetensors import SafetensorError, safe_open
 from ft_audit.errors import SaeError
 
 EXAMPLES_FILE = "examples.safetensors"
-PER_FEATURE = (
-    "top_tokens",
-    "top_logits",
-    "bottom_tokens",
-    "bottom_logits",
-    "activations",
-    "seq_ids",
-    "positions",
+# A row a feature; what stands together says something of the same places of a row.
+TOGETHER = (
+    ("top_tokens", "top_logits"),
+    ("bottom_tokens", "bottom_logits"),
+    ("activations", "seq_ids", "positions"),
 )
+PER_FEATURE = tuple(name for names in TOGETHER for name in names)
 TENSORS = (*PER_FEATURE, "feature_frequencies", "tokens")
 
 
@@ -95,15 +93,21 @@ class Examples:
         missing = [name for name in TENSORS if name not in self._slices]
         if missing:
             raise SaeError(f"{path}: misses {', '.join(missing)}; fetch it again")
-        self.num_features = self._shape("feature_frequencies")[0]
+        if [len(self._shape(name)) for name in ("feature_frequencies", "tokens")] != [1, 2]:
+            raise SaeError(
+                f"{path}: feature_frequencies or tokens are not of their usual shape; fetch it again"
+            )
+        (self.num_features,) = self._shape("feature_frequencies")
         self.num_sequences, self.sequence_length = self._shape("tokens")
-        for name in PER_FEATURE:
-            shape = self._shape(name)
-            if len(shape) != 2 or shape[0] != self.num_features:
-                raise SaeError(
-                    f"{path}: {name} has shape {shape}, expected a row for each of {self.num_features} "
-                    f"features; fetch it again"
-                )
+        for names in TOGETHER:
+            first = self._shape(names[0])
+            for name in names:
+                shape = self._shape(name)
+                if len(shape) != 2 or shape[0] != self.num_features or shape != first:
+                    raise SaeError(
+                        f"{path}: {name} has shape {shape}, expected a row for each of {self.num_features} "
+                        f"features, as long as those of {names[0]}; fetch it again"
+                    )
 
     def firing_rates(self) -> NDArray[np.float32]:
         """The share of the corpus's tokens on which each feature fires [F]."""
