@@ -45,7 +45,7 @@ def read_facts(folder: Path, config: Mapping[str, Any], told: Told) -> Facts:
         writes = read_hooks(published_out, f"{folder / CONFIG_FILE}: hf_hook_point_out")
     l0 = config.get("l0")
     return Facts(
-        name=str(config.get("name", folder.resolve().name)),
+        name=str(config.get("name") or _name(folder)),
         hook_point=hook_point,
         inputs=inputs,
         model_name=told.model_name or _model_name(folder, config),
@@ -102,6 +102,12 @@ def _hook_points(folder: Path, config: Mapping[str, Any]) -> tuple[str | None, s
 def _suite(folder: Path) -> str | None:
     suite = folder.resolve().parent.name.removesuffix("_all")
     return suite if suite in SUITES else None
+
+
+def _name(folder: Path) -> str:
+    """The folder's name; those of a layer's other sites and of its transcoders are called alike."""
+    own, suite = folder.resolve().name, _suite(folder)
+    return own if suite in (None, "resid_post") else f"{folder.resolve().parent.name}-{own}"
 
 
 def _model_name(folder: Path, config: Mapping[str, Any]) -> str:

@@ -114,6 +114,7 @@ def _check_scaling(file: TensorFile) -> None:
 def _unit_decoder(w_enc_DF: Tensor, w_dec_FO: Tensor, b_enc_F: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Norms of the decoder moved into the encoder, where features compete for their places among the k."""
     norm_F = w_dec_FO.norm(dim=1)
+    norm_F = torch.where(norm_F > 0, norm_F, 1.0)
     return w_enc_DF * norm_F, w_dec_FO / norm_F[:, None], b_enc_F * norm_F
 
 

@@ -82,6 +82,8 @@ def test_a_folder_without_config_is_known_by_its_place(
 ) -> None:
     sae = load_gemma_scope(publish(tmp_path / "gemma-scope-2-270m-pt" / place, None))
     assert (sae.spec.inputs, sae.spec.outputs, sae.spec.l0) == ((inputs,), (outputs,), None)
+    folder = place if "resid_post" not in place else place.partition("/")[2]
+    assert sae.spec.name == folder.replace("/", "-")
     # The smallest model's name has no suffix.
     assert sae.spec.model_name == "google/gemma-3-270m"
 
