@@ -44,4 +44,6 @@ def _coverage(evidence: Evidence, sae: str, suite: str) -> Coverage:
     seen, low, high = (float(evidence.array(group, name)[0]) for name in ("seen", "seen_low", "seen_high"))
     curves = (evidence.array(group, f"{name}_M") for name in ("leading", "strongest", "random", "best"))
     leading, strongest, random, best = (tuple(float(share) for share in curve) for curve in curves)
-    return Coverage(sae, suite, seen, low, high, leading, strongest, random, best)
+    moved, missed = (float(evidence.array(group, f"sq_{name}_P").sum()) for name in ("moved", "missed"))
+    left = missed / moved if moved else float("nan")
+    return Coverage(sae, suite, seen, low, high, left, leading, strongest, random, best)

@@ -159,18 +159,22 @@ def _label(evidence: Evidence, feature: Feature) -> str:
 
 def _coverage(seen: list[Coverage]) -> str:
     number = max(len(found.best) for found in seen)
-    head = ("dictionary", "suite", "seen", "95% interval", f"leading {number}", "random", "best")
+    leading = f"leading {number}"
+    head = ("dictionary", "suite", "seen", "95% interval", "missed", leading, "strongest", "random", "best")
     rows = [
         (
             found.sae,
             found.suite,
             share(found.seen),
             f"{share(found.seen_low)} to {share(found.seen_high)}",
-            *(share(curve[-1] if curve else None) for curve in (found.leading, found.random, found.best)),
+            short(found.missed),
+            *(share(curve[-1]) for curve in (found.leading, found.strongest, found.random, found.best)),
         )
         for found in seen
     ]
-    return titled("share of the change that the dictionaries see", table(head, rows, numbers=(2, 4, 5, 6)))
+    return titled(
+        "share of the change that the dictionaries see", table(head, rows, numbers=(2, 4, 5, 6, 7, 8))
+    )
 
 
 def _agreement(agreed: list[Agreement]) -> str:

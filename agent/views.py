@@ -158,6 +158,7 @@ class Coverage:
     seen: float  # by its own account: the difference of the reconstructions; with its 95% interval
     seen_low: float
     seen_high: float
+    missed: float  # what that account leaves, over all that moved: above 1 it is further off than none
     # In the span of 1, 2, … directions:
     leading: tuple[float, ...]  # those of the leading changed features
     strongest: tuple[float, ...]  # its own along which the change is largest

@@ -18,7 +18,8 @@ FVU_NOTE = (
 )
 SEEN_NOTE = (
     "Seen is 1 − Σ|d − r|² / Σ|d|² over a sample of tokens: d is what moved between the models, r what moved "
-    "between the dictionary’s reconstructions of them. It is 0 where r is no nearer to d than nothing is."
+    "between the dictionary’s reconstructions of them. Where they miss more than all of it, r is further "
+    "from d than nothing is: most of the change lies in what the reconstructions leave out."
 )
 AGREEMENT_NOTE = (
     "A match is the feature of the other dictionary whose decoder direction is nearest, at a cosine of 0.7 "
@@ -72,7 +73,8 @@ def _seen(evidence: Evidence, seen: list[Coverage]) -> Markup:
             low = high = middle
         plot = span(low, middle, high, PERCENT, "tuned", words) if known else None
         ends = tag("small", f"{share(found.seen_low)} to {share(found.seen_high)}")
-        rows.append(plot_row(_name(evidence, found), plot, join([share(found.seen), ends])))
+        missed = tag("small", f"misses {short(found.missed)} of it")
+        rows.append(plot_row(_name(evidence, found), plot, join([share(found.seen), ends, missed])))
     title = tag("h3", "Share of the change that the dictionary’s own reconstructions account for")
     keys = legend(key("tuned", "seen, with its 95% interval over prompts"))
     foot = plot_row(None, scale_line(PERCENT, "%"), None)

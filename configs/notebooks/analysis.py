@@ -43,8 +43,8 @@ for hook in evidence.hooks:
 #
 # A fine-tune can move the model where no feature looks, so this comes first. *Seen* is the share of the
 # change that the dictionary's own reconstructions account for. The other columns are shares within the span
-# of a few directions: those of the leading changed features, the strongest of a random dictionary of the
-# same size, and the principal directions, which no others surpass.
+# of a few directions: those of the leading changed features, the dictionary's own along which the change is
+# largest, the same choice out of as many random ones, and the principal directions, which no others surpass.
 
 # %%
 seen = [
@@ -52,11 +52,12 @@ seen = [
         found.sae,
         found.suite,
         f"{share(found.seen)} ({share(found.seen_low)} to {share(found.seen_high)})",
-        *(share(curve[-1]) for curve in (found.leading, found.random, found.best)),
+        *(share(curve[-1]) for curve in (found.leading, found.strongest, found.random, found.best)),
     )
     for found in coverages(evidence)
 ]
-print(table(("dictionary", "suite", "seen", "leading", "random", "best"), seen, numbers=(3, 4, 5)))
+columns = ("dictionary", "suite", "seen", "leading", "strongest", "random", "best")
+print(table(columns, seen, numbers=(3, 4, 5, 6)))
 
 # %%
 dictionaries_cell(evidence)

@@ -16,9 +16,9 @@ def coverage(seen: float) -> dict[str, np.ndarray]:
     steps_M = 1 - np.exp(-np.arange(1, 17) / 6)
     curves = {"leading": 0.3, "strongest": 0.45, "random": 0.06, "best": 0.8}
     scalars = {"seen": seen, "seen_low": seen - 0.08, "seen_high": seen + 0.07}
-    return {name: np.array([value]) for name, value in scalars.items()} | {
-        f"{name}_M": height * steps_M for name, height in curves.items()
-    }
+    energies = {"sq_moved_P": np.full(12, 4.0), "sq_missed_P": np.full(12, 4.0 * (1 - seen))}
+    shares = {f"{name}_M": height * steps_M for name, height in curves.items()}
+    return {name: np.array([value]) for name, value in scalars.items()} | shares | energies
 
 
 def write_index(writer: Any, sae: str, suite: str, rng: np.random.Generator) -> None:

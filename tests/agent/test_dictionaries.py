@@ -15,6 +15,7 @@ def test_coverage_comes_by_dictionary_and_suite(needle: Any) -> None:
     assert [(one.sae, one.suite) for one in found] == [("demo-sae", s) for s in ("chat", "train", "elicited")]
     chat = found[0]
     assert (chat.seen_low, chat.seen, chat.seen_high) == pytest.approx((0.23, 0.31, 0.38))
+    assert chat.missed == pytest.approx(0.69)
     assert len(chat.best) == 16 and chat.random < chat.leading < chat.strongest < chat.best
 
 
