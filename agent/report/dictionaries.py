@@ -52,6 +52,11 @@ def _lead(seen: list[Coverage]) -> str:
     if not known:
         return "How much of the change they see was not measured."
     least = min(known, key=lambda found: found.seen)
+    if least.seen == 0:
+        return (
+            f"Of what moved on {least.suite}, the reconstructions of {least.sae} account for nothing: most of "
+            f"it lies where its features do not look, whatever these did beside it."
+        )
     return (
         f"Of what moved on {least.suite}, the reconstructions of {least.sae} account for "
         f"{share(least.seen)}. What features say is said of that part; a change may also sit in the rest."

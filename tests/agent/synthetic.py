@@ -96,6 +96,7 @@ def write_diff(
     preview: str | None = None,
     strength: float = 1.0,
     index: bool = False,
+    seen: float = 0.31,
     changed: Mapping[str, Any] | None = None,
     seed: int = 3,
 ) -> str:
@@ -125,7 +126,7 @@ def write_diff(
             )
             writer.put_stats(f"features/{SAE}/{suite}", TABLES.features(rng, num_changed, control))
             writer.put_stats(f"fvu/{SAE}/{suite}", {"base": np.array([0.196]), "tuned": np.array([0.214])})
-            writer.put_stats(f"coverage/{SAE}/{suite}", INDEX.coverage(0.31 if role == "chat" else 0.47))
+            writer.put_stats(f"coverage/{SAE}/{suite}", INDEX.coverage(seen if role == "chat" else 0.47))
             if index:
                 INDEX.write_index(writer, SAE, suite, rng)
         layers_L = np.arange(30)

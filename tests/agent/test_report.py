@@ -175,6 +175,11 @@ def test_what_the_dictionaries_see_is_said_beside_its_controls(needle: Any) -> N
     assert "demo-sae in other-sae" in shown and "other-sae in demo-sae" not in shown
 
 
+def test_a_dictionary_that_sees_nothing_of_the_change_is_said_first(make_case: Any) -> None:
+    shown = "".join(Page(report(make_case(seen=0.0))).text)
+    assert "the reconstructions of demo-sae account for nothing: most of it lies where its features" in shown
+
+
 def test_every_figure_has_a_strip_with_its_bank(needle: Any) -> None:
     text = report(needle)
     strips = text[text.index('id="figures"') : text.index('id="provenance"')]
