@@ -54,8 +54,8 @@ def _lead(seen: list[Coverage]) -> str:
     least = min(known, key=lambda found: found.seen)
     if least.seen == 0:
         return (
-            f"Of what moved on {least.suite}, the reconstructions of {least.sae} account for nothing: most of "
-            f"it lies where its features do not look, whatever these did beside it."
+            f"Of what moved on {least.suite}, the reconstructions of {least.sae} account for nothing: "
+            f"most of it lies where its features do not look, whatever these did beside it."
         )
     return (
         f"Of what moved on {least.suite}, the reconstructions of {least.sae} account for "
