@@ -49,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--tokens", type=int, default=100_000, help="at least so many tokens per model")
-        parser.add_argument("--small-tokens", type=int, default=20_000, help="where our own ways are compared")
+        parser.add_argument(
+            "--small-tokens", type=int, default=20_000, help="where our own ways are compared"
+        )
         parser.add_argument("--child", nargs=2, metavar=("WAY", "TOKENS"), help=argparse.SUPPRESS)
 
     arguments = sys.argv[1:] if argv is None else list(argv)

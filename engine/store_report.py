@@ -77,7 +77,8 @@ def render_verify(report: dict[str, Any]) -> str:
     """Return the problems, one a line, and what was checked."""
     lines = [f"{problem['kind']} {problem['id']}: {problem['problem']}" for problem in report["problems"]]
     verdict = f"problems: {len(lines)}" if lines else "all whole"
-    return "\n".join([*lines, f"{report['checked']} runs, diffs and labels checked in {report['store']}: {verdict}"])
+    checked = f"{report['checked']} runs, diffs and labels checked in {report['store']}"
+    return "\n".join([*lines, f"{checked}: {verdict}"])
 
 
 def render_gc(report: dict[str, Any]) -> str:

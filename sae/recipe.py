@@ -53,8 +53,8 @@ class SaeTrainRecipe(BaseModel):
     batch: int = Field(default=2048, gt=0)
     """Tokens a training step."""
     seed: int = 0
-    """Of the order of the text and of the first directions. Dictionaries of one seed begin alike, and features
-    that hardly learn stay so: give those that are to be compared with each other seeds of their own."""
+    """Of the order of the text and of the first directions. Dictionaries of one seed begin alike, and
+    features that hardly learn stay so: give those that are to be compared seeds of their own."""
     prefixes: list[int] = []
     """Rising numbers of features, each of which must explain the activations by itself (Matryoshka)."""
     start: str | None = None

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ft_audit.errors import ConfigError
 
-# What a batch costs beside its positions, in positions: a share of the budget, which is chosen so that a batch
-# fills the device, and at least what launching a model's operations takes on a CPU.
+# What a batch costs beside its positions, in positions: a share of the budget, which is chosen so that a
+# batch fills the device, and at least what launching a model's operations takes on a CPU.
 BATCH_COST, MIN_BATCH_COST = 1 / 64, 16
 
 
@@ -57,8 +57,8 @@ def plan_batches(
 
     A segment takes prompts in order while its tokens stay within `tokens_per_segment`; within it prompts are
     sorted by length (ties by index) and cut into batches of at most `tokens_per_batch` positions, so that
-    padding and what a batch costs by itself are least together. A prompt that is longer than a budget stands alone.
-    `reverse` fills each batch from the long end instead: the same segments, but other neighbours and other
+    padding and what a batch costs by itself are least together. A prompt that is longer than a budget stands
+    alone. `reverse` fills each batch from the long end instead: the same segments, but other neighbours and other
     paddings, as the A/A control needs.
 
     Raises:
