@@ -58,8 +58,8 @@ def plan_batches(
     A segment takes prompts in order while its tokens stay within `tokens_per_segment`; within it prompts are
     sorted by length (ties by index) and cut into batches of at most `tokens_per_batch` positions, so that
     padding and what a batch costs by itself are least together. A prompt that is longer than a budget stands
-    alone. `reverse` fills each batch from the long end instead: the same segments, but other neighbours and other
-    paddings, as the A/A control needs.
+    alone. `reverse` fills each batch from the long end instead: the same segments, but other neighbours and
+    other paddings, as the A/A control needs.
 
     Raises:
         ConfigError: a budget below 1.
