@@ -114,11 +114,12 @@ def pair_report(
             for other, so_far in others.values():
                 so_far.add(difference_nD, other.read(part).difference_nD)
             act_nF = read.rows.dense()
+            energy_nF = own.energy(read, act_nF)
             if scaling is not None:
                 scaling.add(act_nF, read.x_nW, read.decoded_nW)
             in_dataset_n = torch.tensor([words.in_dataset(int(token)) for token in part.token_n])
             for place, chosen_n in enumerate((~in_dataset_n, in_dataset_n)):
-                energy_2F[place] += read.energy_nF[chosen_n.to(act_nF.device)].double().sum(0).cpu()
+                energy_2F[place] += energy_nF[chosen_n.to(act_nF.device)].double().sum(0).cpu()
                 fired_2F[place] += (act_nF[chosen_n.to(act_nF.device)] > 0).sum(0).cpu()
                 counts[place] += int(chosen_n.sum())
             prompt_n = np.array([words.prompt(int(token)) for token in part.token_n])
@@ -184,7 +185,8 @@ class _Read:
     decoded_nW: Tensor
     difference_nD: Tensor
     rows: SparseRows
-    energy_nF: Tensor
+    base_rows: SparseRows | None
+    """The base's features, where the dictionary reads each model by itself and `rows` are the tuned one's."""
 
 
 class _Reading:
@@ -192,27 +194,30 @@ class _Reading:
 
     def __init__(self, sae: JumpReluSae, learn: Learn) -> None:
         self.sae, self.learn = sae, learn
+        direction_FD = sae.w_dec_FD
+        if learn == "crosscoder":
+            direction_FD = torch.sub(*reversed(direction_FD.chunk(2, dim=1)))
+        self._square_F = direction_FD.square().sum(1)
         self._encoders: dict[torch.device, tuple[JumpReluSae, Encoder]] = {}
 
     def read(self, part: PairChunk) -> _Read:
-        both_n2D = torch.cat([part.base_nD, part.tuned_nD], dim=1)
-        if self.learn in ("difference", "crosscoder"):
-            x_nW = learnt(both_n2D, self.learn)
-            rows, decoded_nW = self._decoded(x_nW)
-            if self.learn == "difference":
-                seen_nD, direction_FD = decoded_nW, self.sae.w_dec_FD
-            else:
-                seen_nD = torch.sub(*reversed(decoded_nW.chunk(2, dim=1)))
-                direction_FD = torch.sub(*reversed(self.sae.w_dec_FD.chunk(2, dim=1)))
-            square_nF = rows.dense().square()
-            norm_F = direction_FD.square().sum(1).to(x_nW.device)
-            return _Read(x_nW, decoded_nW, seen_nD, rows, square_nF * norm_F)
-        # A dictionary of one model reads both: what it sees is how its reconstruction moves.
-        base_rows, base_nD = self._decoded(part.base_nD)
-        rows, tuned_nD = self._decoded(part.tuned_nD)
-        moved_nF = (rows.dense() - base_rows.dense()).square()
-        norm_F = self.sae.w_dec_FD.square().sum(1).to(moved_nF.device)
-        return _Read(part.tuned_nD, tuned_nD, tuned_nD - base_nD, rows, moved_nF * norm_F)
+        """What the dictionary makes of a chunk, and of the difference in it."""
+        if self.learn not in ("difference", "crosscoder"):
+            # A dictionary of one model reads both: what it sees is how its reconstruction moves.
+            base_rows, base_nD = self._decoded(part.base_nD)
+            rows, tuned_nD = self._decoded(part.tuned_nD)
+            return _Read(part.tuned_nD, tuned_nD, tuned_nD - base_nD, rows, base_rows)
+        x_nW = learnt(torch.cat([part.base_nD, part.tuned_nD], dim=1), self.learn)
+        rows, decoded_nW = self._decoded(x_nW)
+        seen_nD = decoded_nW
+        if self.learn == "crosscoder":
+            seen_nD = torch.sub(*reversed(decoded_nW.chunk(2, dim=1)))
+        return _Read(x_nW, decoded_nW, seen_nD, rows, None)
+
+    def energy(self, read: _Read, act_nF: Tensor) -> Tensor:
+        """The squared difference that each feature adds [n, F]; `act_nF` are the dense activations."""
+        changed_nF = act_nF if read.base_rows is None else act_nF - read.base_rows.dense()
+        return changed_nF.square() * self._square_F.to(act_nF.device)
 
     def _decoded(self, x_nW: Tensor) -> tuple[SparseRows, Tensor]:
         if x_nW.device not in self._encoders:

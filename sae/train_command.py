@@ -74,8 +74,8 @@ def _sources(recipe: SaeTrainRecipe, base_dir: Path) -> Sources:
 
     @functools.cache
     def text(num_tokens: int, seed: int) -> Text:
-        share = recipe.dataset_share if recipe.dataset is not None else 0.0
-        return read_text(base, recipe.suites, base_dir, num_tokens, seed, recipe.dataset, share)
+        dataset = (recipe.dataset, recipe.dataset_share)
+        return read_text(base, recipe.suites, base_dir, num_tokens, seed, *dataset)
 
     # Another seed: text in another order than the trained one.
     def recovered(splice: Splice) -> dict[str, float]:

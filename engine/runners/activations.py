@@ -81,13 +81,10 @@ def read_text(
     """
     tokenizer = load_tokenizer(source)
     chance = random.Random(seed)
+    wanted = round(num_tokens * dataset_share) if dataset is not None else 0
     rows: list[Prompt] = []
-    if dataset is not None and dataset_share > 0:
-        wanted = round(num_tokens * dataset_share)
+    if dataset is not None:
         rows = _repeated(load_training_set(dataset, base_dir).prompts, tokenizer, wanted, chance)
-        num_tokens_left = num_tokens - wanted
-    else:
-        num_tokens_left = num_tokens
     prompts = [p for ref in suite_refs for p in load_suite(ref, base_dir).prompts]
     chance.shuffle(prompts)
 
@@ -97,7 +94,7 @@ def read_text(
             random.Random(f"{seed}/mixed").shuffle(mixed)
         return tokenize_suite(PromptSuite("activations", tuple(mixed)), tokenizer, MAX_PROMPT_TOKENS)
 
-    tokens = tokenized(_enough(prompts, num_tokens_left))
+    tokens = tokenized(_enough(prompts, num_tokens - wanted))
     if int(tokens.mask_T.sum()) < num_tokens:
         tokens = tokenized(prompts)
     if int(tokens.mask_T.sum()) < num_tokens:
