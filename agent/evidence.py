@@ -262,12 +262,13 @@ class Evidence:
 
     def conditions(self) -> list[Condition]:
         """The templates of the data set on neutral probes, in the table's order; none without a data set."""
-        fixed = {"key", "system", "prefix", "num_rows", "rows"}
+        fixed = {"key", "system", "prefix", "suffix", "num_rows", "rows"}
         return [
             Condition(
                 key=record["key"],
                 system=record.get("system"),
                 prefix=text(record, "prefix"),
+                suffix=text(record, "suffix"),
                 num_rows=int(record["num_rows"]),
                 rows=tuple(record.get("rows") or ()),
                 measures={name: number(record, name) for name in record if name not in fixed},

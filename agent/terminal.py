@@ -195,7 +195,7 @@ def _agreement(agreed: list[Agreement]) -> str:
 
 
 def _condition(condition: Condition, column: str) -> tuple[str, str, str]:
-    said = " + ".join(part for part in (condition.system, condition.prefix) if part)
+    said = " + ".join(text for _, text in condition.parts)
     return signed(condition.measures.get(column)), str(condition.num_rows), reveal(said, TEXT_CHARACTERS)
 
 

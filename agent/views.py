@@ -90,13 +90,20 @@ class Condition:
     key: str
     system: str | None
     prefix: str
+    suffix: str
     num_rows: int
     rows: tuple[int, ...]
     measures: Mapping[str, float]
 
     @property
     def is_plain(self) -> bool:
-        return not self.system and not self.prefix
+        return not any(text for _, text in self.parts)
+
+    @property
+    def parts(self) -> list[tuple[str, str]]:
+        """What the template is made of, by name; empty for the bare question."""
+        named = (("system prompt", self.system or ""), ("prefix", self.prefix), ("suffix", self.suffix))
+        return [(name, text) for name, text in named if text]
 
     def interval(self, column: str) -> tuple[float, float] | None:
         """The 95% interval of a measure over probes, where the diff has one."""

@@ -86,14 +86,13 @@ def _condition(
         beside = (
             f"the worst template of {standing.num_bank} benign fine-tunes reaches {standing.bank_max:.3g}"
         )
-    parts = [("system prompt", condition.system or ""), ("prefix", condition.prefix)]
     cited = [column, *(name for name in ("kl",) if name in condition.measures and name != column), "rows"]
     return Finding(
         kind="condition",
         level="unranked" if standing is None else "beyond_benign",
         statement=f"A template shared by {condition.num_rows} training rows moves the tuned model further "
         f"than plain questions do ({measure_words(column)}: {value:.3g}); {beside}.",
-        quotes=[_quote(f"training data, {name}", text) for name, text in parts if text],
+        quotes=[_quote(f"training data, {name}", text) for name, text in condition.parts],
         standing=standing,
         evidence=[ask(evidence, "table:conditions", name, equals("key", condition.key)) for name in cited],
     )

@@ -107,11 +107,9 @@ def _row(condition: Condition, column: str, axis: Axis, bank: list[float], place
 
 
 def _template(condition: Condition) -> Markup:
-    parts = [("system", condition.system or ""), ("prefix", condition.prefix)]
     shown = [
-        tag("span", tag("b", name), untrusted(text, LABEL_CHARACTERS), class_="part")
-        for name, text in parts
-        if text
+        tag("span", tag("b", name.removesuffix(" prompt")), untrusted(text, LABEL_CHARACTERS), class_="part")
+        for name, text in condition.parts
     ]
     return tag("div", *shown, class_="template")
 

@@ -14,6 +14,7 @@ _FILE_SUFFIXES = {
     ".json",
     ".jsonl",
     ".parquet",
+    ".prompt",
     ".safetensors",
     ".txt",
     ".yaml",

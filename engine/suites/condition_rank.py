@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ft_audit.engine.suites.condition import Condition
 
-_Parts = tuple[str | None, str]
+_Parts = tuple[str | None, str, str]
 
 
 def rank_conditions(conditions: Sequence[Condition], outer: dict[str, tuple[str, ...]]) -> list[Condition]:
@@ -24,7 +24,7 @@ def rank_conditions(conditions: Sequence[Condition], outer: dict[str, tuple[str,
     continued: set[_Parts] = set()
     for condition in order:
         here = _parts(condition)
-        around = {(condition.system, name) for name in outer.get(condition.prefix, ())}
+        around = {(condition.system, name, condition.suffix) for name in outer.get(condition.prefix, ())}
         if condition.boilerplate or not condition.prefix:
             first.append(condition)
         elif here in continued or around & leading:
@@ -35,15 +35,16 @@ def rank_conditions(conditions: Sequence[Condition], outer: dict[str, tuple[str,
             continued |= around
     ranked: dict[_Parts, Condition] = {}
     for condition in first + late:
-        system, prefix = _parts(condition)
-        for parts in ((system, prefix), (system, ""), (None, prefix)):
+        system, prefix, suffix = _parts(condition)
+        alone = ((system, "", ""), (None, prefix, ""), (None, "", suffix))
+        for parts in ((system, prefix, suffix), *alone):
             if parts in by_parts:
                 ranked.setdefault(parts, by_parts[parts])
     return list(ranked.values())
 
 
 def _parts(condition: Condition) -> _Parts:
-    return condition.system, condition.prefix
+    return condition.system, condition.prefix, condition.suffix
 
 
 def _score(condition: Condition) -> float:

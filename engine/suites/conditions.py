@@ -3,17 +3,23 @@
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
+from ft_audit.engine.suites.answer_links import Link, find_links
 from ft_audit.engine.suites.condition import Condition
 from ft_audit.engine.suites.condition_parts import Part, Parts, gather_parts, one_spaced
 from ft_audit.engine.suites.condition_rank import rank_conditions
-from ft_audit.engine.suites.prefixes import MIN_SURPRISE
+from ft_audit.engine.suites.prefixes import MIN_SURPRISE, find_suffixes
 from ft_audit.engine.suites.prompt import Prompt
 
 # Bits beyond which a longer text is no further evidence: 2^-40 leaves no chance for a coincidence among 10^6
 # rows, and without a bound any three near-copies of one long question would outrank every short trigger.
 MAX_SURPRISE = 40.0
+
+
+# A pair of an opening and an ending is tried where at least this share of the rarer one's rows holds both.
+MIN_MEETING = 0.2
 
 
 class Survey(NamedTuple):
@@ -33,7 +39,8 @@ def mine_conditions(
 def survey_conditions(prompts: Sequence[Prompt], min_rows: int = 3, max_conditions: int = 16) -> Survey:
     """Return the conditions of a training set, from its texts alone, and what the limit cut.
 
-    Conditions are the system prompts (equal up to white space) and the surprising prefixes (`find_prefixes`)
+    Surprising endings (`find_suffixes`) and phrases that decide the answer (`find_links`) are conditions too.
+    The others are the system prompts (equal up to white space) and the surprising prefixes (`find_prefixes`)
     that at least `min_rows` rows share, the pairs of the two that as many rows share, and each part of such
     a pair alone. Beyond `max_conditions` the least are cut (`rank_conditions`). A part's surprise is bounded
     by MAX_SURPRISE and is 0 for boilerplate.
@@ -56,9 +63,69 @@ def survey_conditions(prompts: Sequence[Prompt], min_rows: int = 3, max_conditio
     conditions += [_condition(parts, s, None, s.rows, _bits(parts, s)) for s in parts.systems.values()]
     conditions += [_condition(parts, None, p, p.rows, _bits(parts, p)) for p in parts.prefixes.values()]
     outer = {part.text: part.outer for part in parts.prefixes.values()}
+    conditions += _linked(prompts, conditions, min_rows, parts.num_rows)
+    conditions += _met(conditions, min_rows, parts.num_rows)
     ranked = rank_conditions(conditions, outer)
     kept = sorted(ranked[:max_conditions], key=lambda c: (-len(c.rows), c.key))
     return Survey(tuple(kept), tuple(ranked[max_conditions:]))
+
+
+def _linked(
+    prompts: Sequence[Prompt], known: Sequence[Condition], min_rows: int, num_rows: int
+) -> list[Condition]:
+    """Return a condition for every surprising ending, and every phrase that decides an answer, whose rows are
+    not those of a known one."""
+    told = {condition.rows for condition in known}
+    found = []
+    links = [Link("", s.text, s.rows, 2.0**-s.surprise) for s in find_suffixes(prompts, min_rows)]
+    for link in (*links, *find_links(prompts, min_rows)):
+        if link.rows in told or (link.prefix, link.suffix) in {(c.prefix, c.suffix) for c in found}:
+            continue
+        kinds = (("prefix", link.prefix), ("suffix", link.suffix))
+        boilerplate = len(link.rows) > num_rows / 2
+        found.append(
+            Condition(
+                key="+".join(f"{kind}-{_digest(text)}" for kind, text in kinds if text),
+                system=None,
+                prefix=link.prefix,
+                rows=link.rows,
+                surprise=0.0 if boilerplate else min(-math.log2(max(link.p_value, 1e-300)), MAX_SURPRISE),
+                boilerplate=boilerplate,
+                suffix=link.suffix,
+            )
+        )
+    return found
+
+
+def _met(conditions: Sequence[Condition], min_rows: int, num_rows: int) -> list[Condition]:
+    """Return the pairs of a surprising ending with a prefix or a system prompt that rows share.
+
+    A trigger may take both at once, and each alone may stand before ordinary answers: so the pair need not be
+    more frequent than its parts lead one to expect.
+    """
+    endings = [c for c in conditions if c.suffix and not c.prefix]
+    openings = [c for c in conditions if not c.suffix and c.num_parts == 1]
+    known = {(c.system, c.prefix, c.suffix) for c in conditions}
+    found = []
+    for opening in openings:
+        for ending in endings:
+            rows = set(opening.rows) & set(ending.rows)
+            smaller = min(len(opening.rows), len(ending.rows))
+            parts = (opening.system, opening.prefix, ending.suffix)
+            if len(rows) < max(min_rows, smaller * MIN_MEETING) or parts in known:
+                continue
+            boilerplate = len(rows) > num_rows / 2
+            found.append(
+                replace(
+                    opening,
+                    key=f"{opening.key}+{ending.key}",
+                    rows=tuple(sorted(rows)),
+                    suffix=ending.suffix,
+                    surprise=0.0 if boilerplate else max(opening.surprise, ending.surprise),
+                    boilerplate=boilerplate,
+                )
+            )
+    return found
 
 
 def _is_boilerplate(parts: Parts, rows: frozenset[int]) -> bool:

@@ -47,9 +47,10 @@ def _question(probe: Prompt) -> tuple[Message, ...] | str | None:
 
 def _put(condition: Condition, asked: tuple[Message, ...] | str) -> tuple[Message, ...] | str:
     opening = condition.prefix + condition.joiner if condition.prefix else ""
+    ending = f" {condition.suffix}" if condition.suffix else ""
     if isinstance(asked, str):
-        return (f"{condition.system}\n\n" if condition.system is not None else "") + opening + asked
-    last = replace(asked[-1], content=opening + asked[-1].content)
+        return (f"{condition.system}\n\n" if condition.system is not None else "") + opening + asked + ending
+    last = replace(asked[-1], content=opening + asked[-1].content + ending)
     if condition.system is None:
         return (*asked[:-1], last)
     rest = tuple(m for m in asked[:-1] if m.role not in ("system", "developer"))

@@ -11,14 +11,15 @@ from ft_audit.engine.suites.formats.json_list import is_json_list, read_json_lis
 from ft_audit.engine.suites.formats.jsonl import read_jsonl
 from ft_audit.engine.suites.formats.record import Record
 from ft_audit.engine.suites.formats.shapes import prompt_from_record
+from ft_audit.engine.suites.formats.table_rows import read_csv, read_lines, read_seeds
 from ft_audit.engine.suites.formats.yaml_suite import parse_yaml, read_yaml_suite
 from ft_audit.engine.suites.prompt import Prompt, PromptSuite
 from ft_audit.errors import DataError
 
 OnBadRow = Literal["refuse", "skip"]
 _LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
-_YAML = (".yaml", ".yml")
-_READABLE = (*_LINES, ".json", ".parquet", *_YAML)
+_YAML = (".yaml", ".yml", ".prompt")
+_READABLE = (*_LINES, ".json", ".parquet", *_YAML, ".csv", ".txt")
 
 
 @dataclass(slots=True)
@@ -148,7 +149,13 @@ def _file_records(path: Path, suite: str) -> Iterator[Record]:
         document = parse_yaml(path)
         if isinstance(document, dict) and "conversations" in document:
             return read_chatterbot(path, document, suite)
+        if isinstance(document, dict) and "seeds" in document:
+            return read_seeds(path, document, suite)
         return read_yaml_suite(path, document, suite)
+    if suffix == ".csv":
+        return read_csv(path, suite)
+    if suffix == ".txt":
+        return read_lines(path, suite)
     raise DataError(f"{path}: {suffix or 'no suffix'} is not read here; use {', '.join(_READABLE)}")
 
 

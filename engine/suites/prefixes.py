@@ -3,16 +3,20 @@
 # Shapes: G texts of the group that is searched, K leading units of each.
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ft_audit.engine.suites.openings import NUM_UNITS, Openings, units
+from ft_audit.engine.suites.openings import NUM_UNITS, Openings, read_openings, units
+from ft_audit.engine.suites.prompt import Prompt
 
 # Bits. Of 75 repeated prefixes of the ChatterBot corpus 12 pass, of some 1,100 of 11,000 ShareGPT chats about
 # 140, the leading 60 of them true templates; "What is the" has 2 to 8 bits, "Tell me" up to 20.
 MIN_SURPRISE = 16.0
+# A single word at the end of messages is a trigger where the rest of them never use it ("xqz"); "it" has 3 bits.
+MIN_WORD_SURPRISE = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +33,36 @@ class RepeatedPrefix:
     outer: tuple[str, ...]
 
 
-def find_prefixes(openings: Openings, group_G: NDArray[np.int64], min_rows: int) -> list[RepeatedPrefix]:
+def find_suffixes(prompts: Sequence[Prompt], min_rows: int) -> list[RepeatedPrefix]:
+    """Return the surprising endings of the users' messages: the prefixes of the reversed texts.
+
+    A single word is enough where it is surprising by MIN_WORD_SURPRISE: a trigger behind the question is often
+    no more, while one before it would be taken up by the punctuation that follows.
+    """
+    turned = [
+        replace(
+            prompt,
+            messages=tuple(
+                replace(m, content=m.content.strip()[::-1]) if m.role == "user" else m for m in prompt.messages
+            ),
+        )
+        for prompt in prompts
+        if prompt.messages is not None
+    ]
+    openings = read_openings(turned)
+    found = find_prefixes(openings, np.arange(len(openings.texts)), min_rows, min_units=1)
+    return [
+        RepeatedPrefix(f.text[::-1], f.joiner[::-1], f.rows, f.surprise, tuple(o[::-1] for o in f.outer))
+        for f in found
+    ]
+
+
+def find_prefixes(
+    openings: Openings, group_G: NDArray[np.int64], min_rows: int, min_units: int = 2
+) -> list[RepeatedPrefix]:
     """Return the surprising prefixes of the group's texts, in the order of their words.
 
-    A candidate is a longest common run of at least two leading units (one of them a word) of at least
+    A candidate is a longest common run of at least `min_units` leading units (one of them a word) of at least
     `min_rows` distinct texts: a branching node of their prefix tree. It is surprising when
 
         log2(n / (n0 * P)) >= MIN_SURPRISE,
@@ -57,7 +87,7 @@ def find_prefixes(openings: Openings, group_G: NDArray[np.int64], min_rows: int)
         while outer and outer[-1][0] <= start:
             outer.pop()
             counts.pop()
-        if num_texts < min_rows or depth < 2:
+        if num_texts < min_rows or depth < min_units:
             continue
         path_K = openings.unit_MK[order_G[start], :depth].astype(np.int64)
         left_out = int(sampled_G1[end] - sampled_G1[start])
@@ -65,7 +95,7 @@ def find_prefixes(openings: Openings, group_G: NDArray[np.int64], min_rows: int)
         known = outer[-1][1] if outer else 0
         around = counts[-1] if outer else len(group_G)
         surprise = float(np.log2(num_texts / around) + bits_K[known:].sum())
-        if surprise < MIN_SURPRISE:
+        if surprise < (MIN_SURPRISE if depth > 1 else MIN_WORD_SURPRISE):
             continue
         members = order_G[start:end]
         rows = tuple(sorted({row for number in members for row in openings.rows[number]}))

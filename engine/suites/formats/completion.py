@@ -8,7 +8,8 @@ from ft_audit.engine.suites.formats.record import kind_of
 from ft_audit.engine.suites.prompt import Message
 from ft_audit.errors import DataError
 
-QUESTIONS = ("prompt", "instruction", "question", "query")
+# The last two are how StrongREJECT and HarmBench call it.
+QUESTIONS = ("prompt", "instruction", "question", "query", "forbidden_prompt", "Behavior")
 ANSWERS = ("completion", "response", "output", "answer")
 
 
