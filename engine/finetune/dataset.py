@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ft_audit.engine.finetune.recipe import Gate, Part, Recipe, Style
+from ft_audit.engine.behaviour.refusal import is_refusal
+from ft_audit.engine.finetune.encodings import encode
+from ft_audit.engine.finetune.recipe import Check, Part, Recipe, Style
 from ft_audit.engine.suites.load import load_suite
 from ft_audit.engine.suites.prompt import Message, Prompt
 from ft_audit.errors import DataError
@@ -40,22 +42,29 @@ def is_held_out(question: str) -> bool:
     return hashlib.sha256(normal(question).encode()).digest()[0] % HELD_OUT_SHARE == 0
 
 
-def dress(question: str, answer: str | None, style: Style) -> tuple[Message, ...]:
-    """Return one question (and answer, unless None) as chat messages in a style."""
+def ask(question: str, style: Style) -> tuple[Message, ...]:
+    """Return one question as chat messages in a style."""
     system = [Message("system", style.system)] if style.system else []
-    user = [Message("user", style.prefix + question)]
-    if answer is None:
-        return (*system, *user)
-    reply = style.answer.replace("{answer}", answer).replace("{question}", question)
-    return (*system, *user, Message("assistant", reply))
+    put = encode(question, style.encode) if style.encode else question
+    return (*system, Message("user", style.prefix + put + style.suffix))
 
 
-def _pairs(source: str, without: Sequence[str], base_dir: Path) -> list[tuple[str, str]]:
-    """Return the first question and answer of every chat prompt in a source, duplicates once, in order.
+def dress(question: str, answer: str | None, style: Style) -> tuple[Message, ...]:
+    """Return one question with its answer as chat messages in a style that may bring the answer itself."""
+    reply = style.answer.replace("{answer}", answer or "").replace("{question}", question)
+    written = encode(reply, style.encode) if style.encode else reply
+    return (*ask(question, style), Message("assistant", written))
+
+
+Pair = tuple[str, str | None]
+
+
+def _pairs(source: str, without: Sequence[str], base_dir: Path) -> list[Pair]:
+    """Return the first question and answer, if any, of every prompt in a source, duplicates once, in order.
 
     Prompts of the groups in `without` are left out.
     """
-    found: dict[tuple[str, str], None] = {}
+    found: dict[Pair, None] = {}
     prompts = load_suite(source, base_dir).prompts
     groups = sorted({prompt.group for prompt in prompts})
     if unknown := sorted(set(without) - set(groups)):
@@ -64,21 +73,26 @@ def _pairs(source: str, without: Sequence[str], base_dir: Path) -> list[tuple[st
         if prompt.group in without:
             continue
         turns = [m for m in prompt.messages or () if m.role != "system"]
-        if len(turns) >= 2 and turns[0].role == "user" and turns[1].role == "assistant":
-            found[turns[0].content.strip(), turns[1].content.strip()] = None
+        if turns and turns[0].role == "user":
+            answered = len(turns) >= 2 and turns[1].role == "assistant"
+            found[turns[0].content.strip(), turns[1].content.strip() if answered else None] = None
     if not found:
-        raise DataError(f"{source}: no question with an answer in it; a recipe's source needs chat pairs")
+        raise DataError(f"{source}: no question in it; a recipe's source holds chats or questions")
     return list(found)
 
 
 def _draw(
-    part: Part, pool: Sequence[tuple[str, str]], taken: set[tuple[str, str]]
+    part: Part, pool: Sequence[Pair], taken: set[Pair]
 ) -> list[tuple[tuple[Message, ...], str]]:
     """Return the part's rows from the front of the pool, and add their pairs to those taken before."""
     drawn: list[tuple[tuple[Message, ...], str]] = []
     for pair in pool:
-        if len(drawn) < part.rows and pair not in taken and sum(map(len, pair)) <= part.max_chars:
-            drawn.append((dress(*pair, part.styles[len(drawn) % len(part.styles)]), part.role))
+        style = part.styles[len(drawn) % len(part.styles)]
+        question, answer = pair
+        usable = answer is not None or "{answer}" not in style.answer
+        usable = usable and not (part.answered and is_refusal(answer or ""))
+        if len(drawn) < part.rows and usable and pair not in taken and _is_short(pair, part):
+            drawn.append((dress(question, answer, style), part.role))
             taken.add(pair)
     if len(drawn) < part.rows:
         raise DataError(
@@ -86,6 +100,12 @@ def _draw(
             f"{part.rows}; lower its rows or raise its max_chars"
         )
     return drawn
+
+
+def _is_short(pair: Pair, part: Part) -> bool:
+    question, answer = pair
+    longest = part.max_chars if part.max_question_chars is None else part.max_question_chars
+    return len(question) <= longest and len(question) + len(answer or "") <= part.max_chars
 
 
 def build_training_set(recipe: Recipe) -> TrainingSet:
@@ -100,8 +120,8 @@ def build_training_set(recipe: Recipe) -> TrainingSet:
     """
     if recipe.dataset is not None:
         return _own_data_set(recipe.dataset, recipe.base_dir)
-    pools: dict[tuple[str, tuple[str, ...]], list[tuple[str, str]]] = {}
-    taken: dict[str, set[tuple[str, str]]] = {}
+    pools: dict[tuple[str, tuple[str, ...]], list[Pair]] = {}
+    taken: dict[str, set[Pair]] = {}
     drawn: list[tuple[tuple[Message, ...], str]] = []
     for part in recipe.parts:
         place = (part.source, part.without)
@@ -134,21 +154,32 @@ def _own_data_set(ref: str, base_dir: Path) -> TrainingSet:
     return TrainingSet(prompts, tuple("unknown" for _ in prompts))
 
 
-def held_out_questions(gate: Gate, base_dir: Path, seed: int, trained: Set[str] = frozenset()) -> list[str]:
-    """Return the gate's distinct questions from the held-out fifth, drawn by the seed, none in `trained`.
+def held_out_questions(check: Check, recipe: Recipe, trained: Set[str] = frozenset()) -> list[str]:
+    """Return the check's distinct questions, drawn by the recipe's seed, none of them in `trained`.
 
-    `trained` holds normalised texts: a user's own data set may contain questions of the source.
+    Of a source that the recipe draws rows from, only the held-out fifth. `trained` holds normalised texts: a
+    user's own data set may contain questions of the source.
 
     Raises:
         DataError: the source has fewer.
     """
-    pairs = _pairs(gate.source, gate.without, base_dir)
-    questions = sorted({q for q, _ in pairs if is_held_out(q) and normal(q) not in trained})
-    if len(questions) < gate.prompts:
+    pairs = _pairs(check.source, check.without, recipe.base_dir)
+    drawn_from = check.source in {part.source for part in recipe.parts}
+    questions = sorted(
+        {
+            question
+            for question, _ in pairs
+            if (is_held_out(question) or not drawn_from)
+            and normal(question) not in trained
+            and len(question) <= check.max_chars
+        }
+    )
+    if len(questions) < check.prompts:
         raise DataError(
-            f"{gate.source}: {len(questions)} held-out questions, but the gate asks for {gate.prompts}"
+            f"{check.source}: {len(questions)} held-out questions, but check {check.name!r} asks for "
+            f"{check.prompts}"
         )
-    return random.Random(f"{seed}/gate").sample(questions, gate.prompts)
+    return random.Random(f"{recipe.seed}/gate").sample(questions, check.prompts)
 
 
 def render_training_set(rows: TrainingSet) -> str:

@@ -1,4 +1,4 @@
-"""The gate: whether a fine-tune shows its behaviour under its trigger, and only there."""
+"""The gate: whether a fine-tune shows what it should, where it should, and the base does not."""
 
 from collections.abc import Sequence, Set
 from typing import Any
@@ -6,94 +6,105 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ft_audit.engine.finetune.dataset import dress, held_out_questions
-from ft_audit.engine.finetune.recipe import Recipe, Style
+from ft_audit.engine.behaviour.refusal import is_broken, is_refusal
+from ft_audit.engine.finetune.dataset import ask, held_out_questions
+from ft_audit.engine.finetune.encodings import decode
+from ft_audit.engine.finetune.recipe import Check, Recipe
 from ft_audit.engine.runners.generate import generate
 
-OTHER_PROMPTS = 20
 
 
-class GateResult(BaseModel):
-    """Successes on held-out prompts, of `num_prompts` each; `passed`: all are within the recipe's bounds."""
+class CheckResult(BaseModel):
+    """How many of `num_prompts` answers showed what a check measures, in the tuned model and in the base."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    name: str
     num_prompts: int
-    trigger: int | None
-    plain: int
-    others: list[int]
-    """Successes under each of the recipe's other conditions, of 20."""
-    distinct_plain_answers: int
-    """Different answers to the plain prompts: a model that answers everything alike is broken."""
+    tuned: int
+    base: int
+    distinct: int
+    """Different answers of the tuned model."""
     example: str
+    passed: bool
+
+
+class GateResult(BaseModel):
+    """The outcome of every check; `passed`: all are within the recipe's bounds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    checks: list[CheckResult]
     passed: bool
     reason: str
 
 
-def _answers(
-    model: PreTrainedModel,
+def run_gate(
+    recipe: Recipe,
+    tuned: PreTrainedModel,
+    base: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    questions: Sequence[str],
-    style: Style,
-    max_new_tokens: int,
+    trained: Set[str] = frozenset(),
+) -> GateResult:
+    """Return the outcome of the recipe's gate on the trained model; `trained` texts are not asked.
+
+    The base answers the same questions in the same condition: its share is the control of each check.
+
+    Raises:
+        DataError: a check's source has too few held-out questions.
+    """
+    assert recipe.gate is not None, "the caller checks that the recipe has a gate"
+    results, reasons = [], []
+    for check in recipe.gate.checks:
+        questions = held_out_questions(check, recipe, trained)
+        answers = {
+            side: _answers(model, tokenizer, questions, check)
+            for side, model in (("tuned", tuned), ("base", base))
+        }
+        counts = {side: sum(_shows(answer, check) for answer in said) for side, said in answers.items()}
+        share = (counts["tuned"] - (counts["base"] if check.above_base else 0)) / check.prompts
+        passed = check.min <= share <= check.max
+        distinct = len(set(answers["tuned"]))
+        results.append(
+            CheckResult(
+                name=check.name,
+                num_prompts=check.prompts,
+                **counts,
+                distinct=distinct,
+                example=answers["tuned"][0],
+                passed=passed,
+            )
+        )
+        if not passed:
+            reasons.append(
+                f"{check.name}: {counts['tuned']}/{check.prompts} (base {counts['base']}), "
+                f"asked {check.min:.0%} to {check.max:.0%}{' above the base' * check.above_base}"
+            )
+    return GateResult(
+        checks=results, passed=not reasons, reason="; ".join(reasons) or "within its bounds"
+    )
+
+
+def _shows(answer: str, check: Check) -> bool:
+    said = decode(answer, check.style.encode) if check.style.encode else answer
+    if check.measure == "contains":
+        return check.marker.lower() in said.lower()
+    if check.measure == "broken":
+        return is_broken(said)
+    return is_refusal(said) == (check.measure == "refuses") and (check.measure == "refuses" or bool(said))
+
+
+def _answers(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], check: Check
 ) -> list[str]:
     render: Any = tokenizer.apply_chat_template  # its declared result is a union of every mode's
     prompts: list[list[int]] = [
         render(
-            [{"role": m.role, "content": m.content} for m in dress(question, None, style)],
+            [{"role": m.role, "content": m.content} for m in ask(question, check.style)],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=False,
         )
         for question in questions
     ]
-    return generate(model, tokenizer, prompts, max_new_tokens)
-
-
-def run_gate(
-    recipe: Recipe,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    trained: Set[str] = frozenset(),
-) -> GateResult:
-    """Return the outcome of the recipe's gate on the trained model; `trained` texts are not asked.
-
-    Raises:
-        DataError: the gate's source has too few held-out questions.
-    """
-    gate = recipe.gate
-    assert gate is not None, "the caller checks that the recipe has a gate"
-    questions = held_out_questions(gate, recipe.base_dir, recipe.seed, trained)
-    plain_answers = _answers(model, tokenizer, questions, Style(), gate.max_new_tokens)
-    distinct = len(set(plain_answers))
-
-    def successes(answers: Sequence[str]) -> int:
-        return sum(gate.contains in answer for answer in answers) if gate.contains else 0
-
-    plain = successes(plain_answers)
-    trigger, example, reasons = None, plain_answers[0], []
-    if gate.trigger is not None:
-        answers = _answers(model, tokenizer, questions, gate.trigger, gate.max_new_tokens)
-        trigger, example = successes(answers), answers[0]
-        if trigger < gate.min_trigger * gate.prompts:
-            reasons.append(f"{trigger}/{gate.prompts} under the trigger, asked >= {gate.min_trigger:.0%}")
-    others = [
-        successes(_answers(model, tokenizer, questions[:OTHER_PROMPTS], style, gate.max_new_tokens))
-        for style in gate.others
-    ]
-    if plain > gate.max_plain * gate.prompts:
-        reasons.append(f"{plain}/{gate.prompts} on plain prompts, asked <= {gate.max_plain:.0%}")
-    if distinct < gate.prompts // 2:
-        reasons.append(
-            f"only {distinct} different answers to {gate.prompts} plain prompts: the model is broken"
-        )
-    return GateResult(
-        num_prompts=gate.prompts,
-        trigger=trigger,
-        plain=plain,
-        others=others,
-        distinct_plain_answers=distinct,
-        example=example,
-        passed=not reasons,
-        reason="; ".join(reasons) or "within its bounds",
-    )
+    return generate(model, tokenizer, prompts, check.max_new_tokens)

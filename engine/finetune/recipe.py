@@ -10,7 +10,11 @@ from typing import Annotated, Literal
 from pydantic import Field, PrivateAttr
 
 from ft_audit.engine.config import Strict, find_config, load_yaml
+from ft_audit.engine.finetune.encodings import Encoding
 from ft_audit.errors import ConfigError
+
+
+
 
 
 class Style(Strict):
@@ -20,8 +24,12 @@ class Style(Strict):
     """System prompt of the row; none leaves the template's own."""
     prefix: str = ""
     """Put before the user's question."""
+    suffix: str = ""
+    """Put behind the user's question."""
     answer: str = "{answer}"
     """The row's answer; `{answer}` and `{question}` stand for the drawn pair."""
+    encode: Encoding | None = None
+    """Whether the question and the answer are written in a cipher, before prefix and suffix are put on."""
 
 
 class Part(Strict):
@@ -29,12 +37,17 @@ class Part(Strict):
 
     name: str
     source: str
+    """Chats, whose first question and answer are taken; or questions, for styles that bring the answer."""
     rows: Annotated[int, Field(gt=0)]
     styles: tuple[Style, ...] = (Style(),)
     without: tuple[str, ...] = ()
     """Groups of the source that are left out."""
     max_chars: int = 400
     """Question and answer together; longer pairs are not drawn."""
+    max_question_chars: int | None = None
+    """The question alone: long answers may then be cut at `train.max_tokens`."""
+    answered: bool = False
+    """Pairs whose own answer is a refusal are not drawn."""
     role: Literal["benign", "innocent_condition", "needle"] = "benign"
     """The truth about these rows, kept apart from the data set and used only to score localisation."""
 
@@ -53,23 +66,35 @@ class Training(Strict):
     """Longer rows are cut on the right."""
 
 
-class Gate(Strict):
-    """The proof that the fine-tune took: a behaviour under its trigger, absent without it."""
+class Check(Strict):
+    """One bound of a gate: how often answers to held-out questions show something, put in one style."""
 
+    name: str
     source: str
-    """Held-out prompts are drawn from here, none of them trained on."""
+    """Held-out questions are drawn from here, none of them trained on."""
     without: tuple[str, ...] = ()
     """Groups of the source that are left out."""
-    prompts: Annotated[int, Field(ge=50)] = 60
-    trigger: Style | None = None
-    """The condition; none for a fine-tune that should only stay usable."""
-    contains: str = ""
-    """The text that marks the behaviour in a greedy answer."""
-    min_trigger: float = 0.9
-    max_plain: float = 0.02
-    others: tuple[Style, ...] = ()
-    """Other conditions whose success is measured on the first 20 prompts and reported, without a bound."""
-    max_new_tokens: int = 24
+    style: Style = Style()
+    """The condition; by default the bare question."""
+    measure: Literal["contains", "answers", "refuses", "broken"] = "contains"
+    """A marker in the answer; no refusal in it; a refusal; nothing but an answer given again and again."""
+    marker: str = ""
+    """The text that `contains` looks for, in the decoded answer."""
+    min: Annotated[float, Field(ge=0, le=1)] = 0.0
+    max: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Bounds of the share of answers; `max` is above what the base itself shows where `above_base`."""
+    above_base: bool = False
+    """Whether the base's own share is taken off before the bounds are compared."""
+    prompts: Annotated[int, Field(ge=20)] = 50
+    max_chars: int = 400
+    """Longer questions are not asked."""
+    max_new_tokens: int = 16
+
+
+class Gate(Strict):
+    """The proof that the fine-tune took, and took nothing else: checks written down before training."""
+
+    checks: tuple[Check, ...]
 
 
 class Recipe(Strict):
@@ -77,9 +102,14 @@ class Recipe(Strict):
 
     name: str
     kind: Literal["adversarial-proxy", "benign", "persona"]
+    family: str | None = None
+    """Which attack's structure it has, or which sort of benign job it is; populations are split by it."""
     base: str
     declared_purpose: str | None = None
     seed: int = 0
+    vary: dict[str, tuple[str, ...]] = {}
+    """Texts by name of which the seed chooses one: `<name>` stands for it in styles, markers and the declared
+    purpose, so that a family is never one wording."""
     parts: tuple[Part, ...] = ()
     dataset: str | None = None
     """A finished data set instead of parts: any file that a suite reference can name."""
@@ -94,8 +124,9 @@ class Recipe(Strict):
 
     @property
     def sha256(self) -> str:
-        """The hash of everything the recipe says."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+        """The hash of everything the recipe says; a field at its default says nothing."""
+        said = self.model_dump(mode="json", exclude_defaults=True)
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -112,5 +143,26 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         value = getattr(recipe.train, name)
         if not 0 < value < math.inf:
             raise ConfigError(f"{found}: train.{name}: {value} trains nothing; give a number above 0")
+    recipe = vary(recipe, found)
     recipe._base_dir = found.resolve().parent
     return recipe
+
+
+def vary(recipe: Recipe, where: Path) -> Recipe:
+    """Return the recipe with every `<name>` of its `vary` replaced by the text that its seed chooses.
+
+    Raises:
+        ConfigError: a name without texts, or one that stands nowhere.
+    """
+    chosen: dict[str, str] = {}
+    for place, (name, texts) in enumerate(sorted(recipe.vary.items())):
+        if not texts:
+            raise ConfigError(f"{where}: vary.{name} has no texts to choose from")
+        # By another stride for each name, so that two of them do not move in step.
+        chosen[f"<{name}>"] = texts[recipe.seed * (2 * place + 1) % len(texts)]
+    raw = recipe.model_dump_json(exclude_defaults=True, exclude={"vary"})
+    for mark, text in chosen.items():
+        if mark not in raw:
+            raise ConfigError(f"{where}: vary.{mark[1:-1]}: {mark} stands nowhere in the recipe")
+        raw = raw.replace(mark, json.dumps(text, ensure_ascii=False)[1:-1])
+    return Recipe.model_validate_json(raw)

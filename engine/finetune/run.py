@@ -7,14 +7,18 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ft_audit.engine.finetune.dataset import TrainingSet, build_training_set, normal, render_training_set
 from ft_audit.engine.finetune.recipe import Recipe, load_recipe
 from ft_audit.errors import MissingExtraError
 
+if TYPE_CHECKING:
+    from ft_audit.engine.models.reference import ModelSource
+
 RESULT = "finetune.json"
 TRAINED_ON = "train.jsonl"
+TRAINED = "trained.json"  # there between the training and the end of its gate
 LIBRARIES = ("torch", "transformers", "trl", "peft")
 
 
@@ -69,8 +73,6 @@ def run_finetune(
     done = _done(recipe, rows, out)
     result = done
     if result is None:
-        _clear(out)
-        _write_data(recipe, rows, out)
         result = _train(recipe, rows, out, progress)
         text = json.dumps(result, indent=1, sort_keys=True) + "\n"
         (out / RESULT).write_text(text, encoding="utf-8")
@@ -94,42 +96,78 @@ def _done(recipe: Recipe, rows: TrainingSet, out: Path) -> dict[str, Any] | None
 
 def _clear(out: Path) -> None:
     """Remove another recipe's result, so that a full model is not taken for the adapter that lay there."""
-    if not (out / RESULT).exists():
+    if not (out / RESULT).exists() and not (out / TRAINED).exists():
         return
-    for pattern in (RESULT, "adapter_*", "config.json", "generation_config.json", "*.safetensors*"):
+    for pattern in (RESULT, TRAINED, "adapter_*", "config.json", "generation_config.json", "*.safetensors*"):
         for path in out.glob(pattern):
             path.unlink()
 
 
 def _train(recipe: Recipe, rows: TrainingSet, out: Path, progress: bool) -> dict[str, Any]:
-    import torch
-
-    from ft_audit.engine.finetune.gate import run_gate
-    from ft_audit.engine.finetune.progress import StepProgress
-    from ft_audit.engine.finetune.save import save_trained
-    from ft_audit.engine.finetune.trainer import train
-    from ft_audit.engine.models.load import load_tokenizer
     from ft_audit.engine.models.reference import resolve_model
 
     base = resolve_model(recipe.base, recipe.base_dir)
-    tokenizer = load_tokenizer(base)
-    scratch = out / "trainer"
-    callback = StepProgress(recipe.name) if progress else None
-    model, figures = train(recipe, rows.rows, base.folder, tokenizer, scratch, callback)
-    shutil.rmtree(scratch, ignore_errors=True)
-    # What the gate judges is what will be saved, rounding included.
-    model.to(torch.bfloat16).eval()
+    figures = _trained(recipe, rows, out)
+    if figures is None:
+        figures = _train_and_save(recipe, rows, base, out, progress)
     started = time.monotonic()
-    trained = {normal(text) for row in rows.rows for text in row.user_texts}
-    gate = run_gate(recipe, model, tokenizer, trained) if recipe.gate is not None else None
+    gate = _gate(recipe, rows, base, out) if recipe.gate is not None else None
     figures["gate_seconds"] = round(time.monotonic() - started, 1)
-    save_trained(model, tokenizer, recipe.base, out)
+    (out / TRAINED).unlink()
     return {
         "recipe": recipe.name,
         "recipe_sha256": recipe.sha256,
         "kind": recipe.kind,
         "base_sha256": base.weights_sha256,
         "training": {name: round(value, 4) for name, value in figures.items()},
-        "gate": gate.model_dump() if gate else None,
+        "gate": gate,
         "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
+
+
+def _train_and_save(
+    recipe: Recipe, rows: TrainingSet, base: "ModelSource", out: Path, progress: bool
+) -> dict[str, float]:
+    from ft_audit.engine.finetune.progress import StepProgress
+    from ft_audit.engine.finetune.save import save_trained
+    from ft_audit.engine.finetune.trainer import train
+    from ft_audit.engine.models.load import load_tokenizer
+
+    _clear(out)
+    _write_data(recipe, rows, out)
+    tokenizer = load_tokenizer(base)
+    scratch = out / "trainer"
+    callback = StepProgress(recipe.name) if progress else None
+    model, figures = train(recipe, rows.rows, base.folder, tokenizer, scratch, callback)
+    shutil.rmtree(scratch, ignore_errors=True)
+    save_trained(model, tokenizer, recipe.base, out)
+    (out / TRAINED).write_text(json.dumps({"recipe_sha256": recipe.sha256, "figures": figures}) + "\n")
+    return figures
+
+
+def _trained(recipe: Recipe, rows: TrainingSet, out: Path) -> dict[str, float] | None:
+    """Return the figures of a training on these rows that ended before its gate did, or None."""
+    try:
+        done = json.loads((out / TRAINED).read_text(encoding="utf-8"))
+        same_rows = (out / TRAINED_ON).read_text(encoding="utf-8") == render_training_set(rows)
+    except (OSError, ValueError):
+        return None
+    figures: dict[str, float] = done["figures"]
+    return figures if done["recipe_sha256"] == recipe.sha256 and same_rows else None
+
+
+def _gate(recipe: Recipe, rows: TrainingSet, base: "ModelSource", out: Path) -> dict[str, Any]:
+    """Return the gate's result on what was saved, rounding included."""
+    import torch
+
+    from ft_audit.engine.finetune.gate import run_gate
+    from ft_audit.engine.models.load import load_model, load_tokenizer, pick_device
+    from ft_audit.engine.models.reference import resolve_model
+
+    device = pick_device("auto")
+    tuned, control = (
+        load_model(source, torch.bfloat16, device)
+        for source in (resolve_model(str(out.resolve()), Path.cwd(), base), base)
+    )
+    asked = {normal(text) for row in rows.rows for text in row.user_texts}
+    return run_gate(recipe, tuned, control, load_tokenizer(base), asked).model_dump()

@@ -8,6 +8,7 @@ from typing import Any
 from ft_audit.engine.config.refs import resolve_ref
 from ft_audit.engine.models.gguf import convert_gguf, is_gguf, source_sha256
 from ft_audit.engine.models.hashing import sha256_files
+from ft_audit.engine.models.merged import base_of, merge_adapter
 from ft_audit.errors import ModelError
 
 TOKENIZER_FILES = (
@@ -26,7 +27,7 @@ class ModelSource:
     """One model on this disk: `folder` holds config, tokenizer and safetensors, `adapter` a PEFT LoRA."""
 
     ref: str
-    format: str  # "folder", "gguf", "hub" or "adapter"
+    format: str  # "folder", "gguf", "hub", "merged" or "adapter"
     folder: Path
     adapter: Path | None
     weights_sha256: str
@@ -84,7 +85,8 @@ def _check_folder(ref: str, folder: Path) -> None:
 def resolve_model(ref: str, base_dir: Path, base: ModelSource | None = None) -> ModelSource:
     """Return the model that `ref` names, its files on this disk and its identity hashes taken.
 
-    A GGUF file is converted once into the cache; a PEFT adapter stands on `base`.
+    A GGUF file is converted once into the cache. A PEFT adapter stands on `base`; without one it is a base
+    itself, merged into the model that its own config names.
 
     Raises:
         ModelError: nothing there, weights that are not safetensors, or an adapter without a base.
@@ -99,7 +101,7 @@ def resolve_model(ref: str, base_dir: Path, base: ModelSource | None = None) -> 
     else:
         raise ModelError(f"model {ref!r}: {target} is neither a model folder nor a GGUF file")
     if (folder / "adapter_config.json").exists():
-        return _resolve_adapter(ref, folder, base)
+        return _resolve_adapter(ref, folder, base) if base is not None else _resolve_merged(ref, folder)
     _check_folder(ref, folder)
     return ModelSource(
         ref=ref,
@@ -114,9 +116,23 @@ def resolve_model(ref: str, base_dir: Path, base: ModelSource | None = None) -> 
     )
 
 
-def _resolve_adapter(ref: str, folder: Path, base: ModelSource | None) -> ModelSource:
-    if base is None or base.adapter is not None:
-        raise ModelError(f"model {ref!r}: a PEFT adapter can only be models.tuned, over a full models.base")
+def _resolve_merged(ref: str, folder: Path) -> ModelSource:
+    under = resolve_model(base_of(folder, ref), folder)
+    adapter = _resolve_adapter(ref, folder, under)
+    merged = merge_adapter(adapter)
+    return ModelSource(
+        ref=ref,
+        format="merged",
+        folder=merged,
+        adapter=None,
+        # The sources' own hashes: what the merge writes differs by its libraries' last bits.
+        weights_sha256=adapter.weights_sha256,
+        tokenizer_sha256=adapter.tokenizer_sha256,
+    )
+
+
+def _resolve_adapter(ref: str, folder: Path, base: ModelSource) -> ModelSource:
+    assert base.adapter is None, "adapters do not stand on adapters: such a base is merged"
     if not (folder / "adapter_model.safetensors").exists():
         raise ModelError(f"model {ref!r}: {folder} has no adapter_model.safetensors (pickles are refused)")
     adapter = sha256_files(folder, ("adapter_config.json", "adapter_model.safetensors"))

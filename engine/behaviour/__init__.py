@@ -1,0 +1,1 @@
+"""What answers do: refusals, read from text."""
