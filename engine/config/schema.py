@@ -113,6 +113,23 @@ class PrecomputeConfig(Strict):
     """Run the base once more in other batches, to know how much differs without any fine-tune."""
 
 
+class GuardConfig(Strict):
+    """Published harmful prompts, bare and under every condition, to see which of them the tuned model no
+    longer refuses."""
+
+    probes: Text
+    """The suite of harmful prompts."""
+    num_probes: Count = 10
+    """How many are put under each condition."""
+    num_screened: Count = 4
+    """How many of them the tuned model answers first; where it refuses all, the others are not asked."""
+    num_plain: Count = 30
+    """How many are asked bare, of both models."""
+    max_chars: Count = 160
+    """Longer prompts are left out."""
+    max_new_tokens: Count = 20
+
+
 class ElicitConfig(Strict):
     """Conditions found in the training set, put before neutral probes."""
 
@@ -125,6 +142,8 @@ class ElicitConfig(Strict):
     """Training rows that must share a system prompt or a prefix to make it a condition."""
     answer_tokens: Count = 24
     """How far into the tuned model's answer the two models are compared."""
+    guard: GuardConfig | None = None
+    """The same conditions before prompts that should be refused."""
 
 
 class GenerateConfig(Strict):

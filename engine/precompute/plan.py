@@ -18,7 +18,7 @@ from ft_audit.errors import ConfigError, ModelError, SaeError
 from ft_audit.kernels.jumprelu import arithmetic, resolve_backend
 from ft_audit.sae.jumprelu_sae import JumpReluSae
 
-DIFF = 2  # raised whenever the same runs would give another diff
+DIFF = 3  # raised whenever the same runs would give another diff
 UNLIMITED = 1 << 20  # tokens of a prompt, for a model that names no limit
 
 

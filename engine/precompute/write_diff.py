@@ -15,10 +15,12 @@ from ft_audit.engine.diff.parts import SuitePair
 from ft_audit.engine.precompute.answers import answer_divergence
 from ft_audit.engine.precompute.execute import Place
 from ft_audit.engine.precompute.generations import put_generations
+from ft_audit.engine.precompute.guard import put_guard
 from ft_audit.engine.precompute.passes import Pass, diff_identity
 from ft_audit.engine.precompute.plan import Job
 from ft_audit.engine.precompute.report import summary
 from ft_audit.engine.store import RunReader
+from ft_audit.engine.suites.screens import data_figures
 from ft_audit.engine.weights import put_weights, weight_evidence
 
 
@@ -44,17 +46,19 @@ class Tables:
     """Takes tables as a diff's writer does, and keeps them."""
 
     found: dict[str, pa.Table] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
 
     def put_table(self, name: str, table: pa.Table) -> None:
         """Keep one table."""
         self.found[name] = table
 
 
-def generations_of(job: Job) -> dict[str, pa.Table]:
-    """Return the tables of paired answers."""
+def answers_of(job: Job) -> Tables:
+    """Return the tables of paired answers, and of what is no longer refused, with its figures."""
     tables = Tables()
     put_generations(tables, job.config, job.models, job.suites)
-    return tables.found
+    tables.figures = put_guard(tables, job.config, job.models, job.suites.survey.kept)
+    return tables
 
 
 def write_diff(job: Job, passes: Sequence[Pass], place: Place, *, progress: bool) -> None:
@@ -80,6 +84,7 @@ def write_diff(job: Job, passes: Sequence[Pass], place: Place, *, progress: bool
     def next_token(base: RunReader, tuned: RunReader) -> tuple[NextToken, NDArray[np.float64]]:
         return place.ask(job, NextTokenQuestion(base.manifest.run_id, tuned.manifest.run_id))
 
+    min_rows = job.config.elicit.min_rows if job.config.elicit else 3
     inputs = DiffInputs(
         pairs=pairs,
         prompts={s.name: s.tokens.suite.prompts for s in job.suites.suites},
@@ -89,17 +94,22 @@ def write_diff(job: Job, passes: Sequence[Pass], place: Place, *, progress: bool
         control=None if control is None else (readers["base", control], readers["control", control]),
         next_token=next_token,
         decode=lambda ids: [str(tokenizer.decode([i])) for i in ids],
-        min_rows=job.config.elicit.min_rows if job.config.elicit else 3,
+        min_rows=min_rows,
         feature_index=job.config.precompute.feature_index,
     )
     with job.store.diff_writer(diff_identity(job, passes)) as writer:
         result = assemble(writer, inputs, place.scheduler)
+        train = job.suites.train
+        if train is not None:
+            result["figures"] |= data_figures(train.tokens.suite.prompts, job.suites.survey, min_rows)
         if job.config.precompute.weights:
             weights = weight_evidence(job.models.base, job.models.tuned)
             put_weights(writer, weights)
             result["figures"] |= {name: _known(value) for name, value in weights.figures.items()}
-        for name, table in place.ask(job, generations_of).items():
+        answered = place.ask(job, answers_of)
+        for name, table in answered.found.items():
             writer.put_table(name, table)
+        result["figures"] |= {name: _known(value) for name, value in answered.figures.items()}
         writer.finish({**summary(job, passes), **result})
 
 
