@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from ft_audit import __version__
 from ft_audit.agent import commands as agent_commands
+from ft_audit.benchmarks import commands as benchmark_commands
 from ft_audit.engine import commands as engine_commands
 from ft_audit.errors import UserError
 from ft_audit.sae import commands as sae_commands
@@ -50,6 +51,7 @@ def build_parser() -> Parser:
     labels = engine_commands.add_commands(verbs)
     agent_commands.add_commands(verbs)
     agent_commands.add_label_commands(labels)
+    benchmark_commands.add_commands(verbs)
     agent_commands.add_sae_commands(sae_commands.add_commands(verbs))
     return parser
 

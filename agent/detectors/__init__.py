@@ -1,0 +1,1 @@
+"""Detectors: from a summary of the evidence to named scalars, cheap ones first."""

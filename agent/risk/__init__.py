@@ -1,0 +1,1 @@
+"""From named scalars to one score, a conformal p-value and a risk."""

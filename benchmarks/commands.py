@@ -1,0 +1,65 @@
+"""The verbs of the population: zoo build, status and evaluate."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ZOO = "configs:zoo/smollm2-135m.yaml"
+WORK = Path(".cache/zoo/finetunes")
+
+
+def add_commands(subparsers: Any) -> None:
+    """Add the verbs to the front door."""
+    zoo = subparsers.add_parser("zoo", help="attack and benign fine-tunes on which detection is measured")
+    verbs = zoo.add_subparsers(metavar="VERB", required=True)
+    build = verbs.add_parser("build", help="train and measure every member that has no summary yet")
+    build.set_defaults(func=_build)
+    build.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that share the work")
+    build.add_argument("--limit", type=int, metavar="N", help="only the first N members")
+    build.add_argument("--no-progress", action="store_true", help="no progress on stderr")
+    status = verbs.add_parser("status", help="what is built, and which gates were passed")
+    status.set_defaults(func=_status)
+    for verb in (build, status):
+        verb.add_argument(
+            "zoo", nargs="?", default=ZOO, metavar="ZOO", help=f"the population's YAML file (default: {ZOO})"
+        )
+        verb.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="in the place of what it says")
+        verb.add_argument("--only", metavar="TEXT", help="members whose name holds the text")
+        verb.add_argument("--work", type=Path, default=WORK, help=f"where members are trained ({WORK})")
+        verb.add_argument("--out", type=Path, help="where summaries are kept (benchmarks/results/zoo/NAME)")
+        verb.add_argument("--json", action="store_true", help="print one JSON object on stdout, for machines")
+
+
+def _build(args: argparse.Namespace) -> int:
+    from ft_audit.benchmarks.zoo.build import build
+    from ft_audit.engine.config import find_config
+
+    path = find_config(args.zoo)
+    result = build(
+        path,
+        args.work,
+        _out(args, path),
+        overrides=args.overrides,
+        only=args.only,
+        jobs=args.jobs,
+        limit=args.limit,
+        progress=not args.no_progress,
+    )
+    print(json.dumps(result, indent=None if args.json else 1))
+    return 0 if result["summaries"] == result["members"] else 1
+
+
+def _status(args: argparse.Namespace) -> int:
+    from ft_audit.benchmarks.zoo.status import status, status_text
+    from ft_audit.engine.config import find_config
+
+    path = find_config(args.zoo)
+    found = status(path, _out(args, path), args.overrides, args.only)
+    print(json.dumps(found) if args.json else status_text(found), file=sys.stdout)
+    return 0
+
+
+def _out(args: argparse.Namespace, path: Path) -> Path:
+    return args.out or Path("benchmarks/results/zoo") / path.stem

@@ -1,0 +1,151 @@
+"""Building the zoo: every member trained, measured and reduced to the summary that is kept."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ft_audit.agent.summary import Summary, summarise
+from ft_audit.benchmarks.zoo.population import Member, Zoo, load_zoo, members
+from ft_audit.engine.bank import member_config
+from ft_audit.engine.config import AuditConfig, load_config, resolve_path
+from ft_audit.engine.finetune import run_finetune
+from ft_audit.engine.precompute import run_precompute
+from ft_audit.engine.store import Store
+
+
+def build(
+    path: Path,
+    work: Path,
+    out: Path,
+    *,
+    overrides: Sequence[str] = (),
+    only: str | None = None,
+    jobs: int = 1,
+    limit: int | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Build every member that has no summary yet and return how many were built, reused and failed a gate.
+
+    Members are taken in order; each is locked while it is worked on, so that several processes may build one
+    zoo, and what was killed goes on where it was. `jobs` processes share the work; `only` builds the members
+    whose name holds the text.
+    """
+    zoo = load_zoo(path, overrides)
+    wanted = [m for m in members(zoo) if only is None or only in m.name][:limit]
+    built, gates = 0, 0
+    started = time.monotonic()
+    if jobs > 1:
+        _share(jobs, path, work, out, overrides, only, limit)
+    for number, member in enumerate(wanted, start=1):
+        with _mine(work, member) as mine:
+            if not mine or is_built(member, out):
+                continue
+            print(f"[{number}/{len(wanted)}] {member.name}", file=sys.stderr, flush=True)
+            summary = build_member(zoo, member, work, progress=progress)
+            write_summary(summary, out)
+            built += 1
+            gates += not summary.gate_passed
+    done = sum(is_built(member, out) for member in wanted)
+    return {
+        "members": len(wanted),
+        "summaries": done,
+        "built_here": built,
+        "gates_failed_here": gates,
+        "seconds": round(time.monotonic() - started, 1),
+        "out": str(out),
+    }
+
+
+def build_member(zoo: Zoo, member: Member, work: Path, *, progress: bool = True) -> Summary:
+    """Train one member (or reuse it), precompute its evidence, and return its summary."""
+    folder = work / member.folder_name
+    trained = run_finetune(member.path, folder, member.overrides, progress=progress)
+    config = member_config(audit_of(zoo), member.recipe, folder)
+    started = time.monotonic()
+    done = run_precompute(config, progress=False)
+    seconds = time.monotonic() - started
+    diff = Store(done["store"]).open_diff(done["diff_id"])
+    truth = json.loads((folder / "truth.json").read_text(encoding="utf-8"))["rows"]
+    return summarise(
+        diff,
+        name=member.name,
+        recipe=member.recipe.name,
+        recipe_sha256=member.recipe.sha256,
+        family=member.recipe.family or "",
+        kind=member.recipe.kind,
+        seed=member.recipe.seed,
+        declared_purpose=member.recipe.declared_purpose,
+        gate=trained["gate"],
+        training=trained["training"],
+        roles={role: rows for role, rows in truth.items() if role != "benign"},
+        seconds=round(seconds, 1),
+    )
+
+
+def audit_of(zoo: Zoo) -> AuditConfig:
+    """Return the audit that every member is measured with."""
+    return load_config(resolve_path(zoo.audit, zoo.base_dir))
+
+
+def summary_path(name: str, out: Path) -> Path:
+    """Return where a member's summary is kept."""
+    return out / f"{name}.json"
+
+
+def is_built(member: Member, out: Path) -> bool:
+    """Return whether the folder holds this member's summary, of this very recipe."""
+    path = summary_path(member.name, out)
+    if not path.exists():
+        return False
+    return bool(json.loads(path.read_text(encoding="utf-8"))["recipe_sha256"] == member.recipe.sha256)
+
+
+def write_summary(summary: Summary, out: Path) -> None:
+    """Write a summary whole or not at all."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = summary_path(summary.name, out)
+    partial = path.with_suffix(".tmp")
+    partial.write_text(summary.to_json(), encoding="utf-8")
+    partial.replace(path)
+
+
+@contextmanager
+def _mine(work: Path, member: Member) -> Iterator[bool]:
+    """Whether this process has the member for the block; the lock ends with the process."""
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / f"{member.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def _share(
+    jobs: int,
+    path: Path,
+    work: Path,
+    out: Path,
+    overrides: Sequence[str],
+    only: str | None,
+    limit: int | None,
+) -> None:
+    """Build in several processes, each with its part of the cores, and wait for them."""
+    options = ["--work", str(work), "--out", str(out), "--no-progress"]
+    options += ["--only", only] if only is not None else []
+    options += ["--limit", str(limit)] if limit is not None else []
+    command = [sys.executable, "-m", "ft_audit.cli", "zoo", "build", str(path), *overrides, *options]
+    # Small matrices gain little from a second thread: as many processes as cores are the faster half again.
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    environment = {**os.environ, "OMP_NUM_THREADS": threads}
+    started = [subprocess.Popen(command, env=environment, stdout=sys.stderr) for _ in range(jobs)]
+    for process in started:
+        process.wait()

@@ -1,0 +1,89 @@
+"""The zoo as data: which fine-tunes there are, in the order in which they are built."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, PrivateAttr
+
+from ft_audit.engine.config import Strict, find_config, load_yaml, resolve_path
+from ft_audit.engine.finetune.recipe import Recipe, load_recipe
+from ft_audit.errors import ConfigError
+
+
+class Entry(Strict):
+    """One recipe under several seeds."""
+
+    recipe: str
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
+
+
+class Zoo(Strict):
+    """A population of fine-tunes of one base, and the audit that each is measured with."""
+
+    name: str
+    base: str
+    audit: str
+    members: tuple[Entry, ...]
+    _base_dir: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @property
+    def base_dir(self) -> Path:
+        """The folder that relative references are read from."""
+        return self._base_dir
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One fine-tune of the zoo."""
+
+    name: str
+    path: Path
+    recipe: Recipe
+    overrides: tuple[str, ...]
+
+    @property
+    def folder_name(self) -> str:
+        """What its folder is called: by the hash of everything the recipe says."""
+        return f"{self.name}-{self.recipe.sha256[:12]}"
+
+
+def load_zoo(path: str | Path, overrides: Sequence[str] = ()) -> Zoo:
+    """Return the zoo in a YAML file.
+
+    Raises:
+        ConfigError: the file says something that a zoo cannot say.
+    """
+    found = find_config(path)
+    zoo = load_yaml(found, Zoo, overrides)
+    zoo._base_dir = found.resolve().parent
+    return zoo
+
+
+def members(zoo: Zoo) -> list[Member]:
+    """Return every fine-tune in order: all recipes by their first seed, then by their second, and so on.
+
+    Raises:
+        ConfigError: a recipe that cannot be read, of another base, without a family, or named twice.
+    """
+    found: list[Member] = []
+    for member in _in_turn(zoo):
+        if member.recipe.base != zoo.base:
+            raise ConfigError(f"{member.path}: base is {member.recipe.base!r}, but the zoo's is {zoo.base!r}")
+        if member.recipe.family is None:
+            raise ConfigError(f"{member.path}: a member of a zoo names its family")
+        if member.name in {other.name for other in found}:
+            raise ConfigError(f"{member.path}: {member.name} is in the zoo twice")
+        found.append(member)
+    return found
+
+
+def _in_turn(zoo: Zoo) -> Iterator[Member]:
+    for turn in range(max(len(entry.seeds) for entry in zoo.members)):
+        for entry in zoo.members:
+            if turn < len(entry.seeds):
+                path = resolve_path(entry.recipe, zoo.base_dir)
+                overrides = (f"seed={entry.seeds[turn]}",)
+                recipe = load_recipe(path, overrides)
+                yield Member(f"{recipe.name}-s{entry.seeds[turn]}", path, recipe, overrides)
