@@ -49,7 +49,13 @@ def find_calibration(config: AuditConfig, evidence: Evidence) -> Calibration:
     """The bank that the config names, if it fits the evidence."""
     bank = config.audit.bank
     path = None if bank is None else resolve_path(bank, config.base_dir)
-    return load_calibration(path, evidence.subject())
+    return _weighed(evidence, load_calibration(path, evidence.subject()))
+
+
+def _weighed(evidence: Evidence, calibration: Calibration) -> Calibration:
+    """Let the bank, if it may be used, weigh the evidence into its score."""
+    evidence.weigh(calibration.bank.discriminant if calibration.bank else None)
+    return calibration
 
 
 def exit_code(verdict: Verdict) -> int:
@@ -84,7 +90,9 @@ def render_again(file: AuditFile, out: Path | None) -> str:
     store = recorded if recorded.place.exists() else file.store
     evidence = Evidence(store.location, store.open_diff(verdict.diff))
     bank = verdict.calibration.path
-    calibration = load_calibration(None if bank is None else Path(bank), evidence.subject())
+    calibration = _weighed(
+        evidence, load_calibration(None if bank is None else Path(bank), evidence.subject())
+    )
     if calibration.sha256 != verdict.calibration.sha256:
         raise StoreError(f"{bank} has changed since {file.location} was written: run the audit again")
     target = file.beside(REPORT_FILE) if out is None else AuditFile(str(out))

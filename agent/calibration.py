@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ft_audit.agent.risk.score import Discriminant
 from ft_audit.errors import ConfigError
 
 # Below this many members the smallest possible p is above 0.05: a verdict may state its rank and no more.
@@ -26,6 +27,7 @@ class BankMember(BaseModel):
     recipe_sha256: str
     corpus: str
     kind: Literal["benign", "persona"]
+    family: str | None = None
     rows: int
     rank: int | None
     seed: int
@@ -37,12 +39,15 @@ class Bank(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     base_sha256: str
     sae_sha256: list[str]
     hooks: list[str]
     protocol: str
     members: list[BankMember]
+    discriminant: Discriminant | None = Field(
+        default=None, description="What weighs scalars into the score that a verdict rests on."
+    )
 
 
 class Standing(BaseModel):

@@ -148,11 +148,12 @@ def _reduce(values: np.ndarray[Any, Any], query: Query) -> Scalar | list[Scalar]
 
 def _summary_value(evidence: Evidence, select: Select) -> Scalar | list[Scalar]:
     path = select.column
-    value: Any = evidence.summary
-    for key in path.split("/", 1) if path.startswith("figures/") else [path]:
-        if not isinstance(value, dict) or key not in value:
-            raise StoreError(f"diff {evidence.diff_id}: its summary has no {path!r}")
-        value = value[key]
+    kind, _, name = path.partition("/")
+    values: Any = evidence.figures if kind == "figures" and name else evidence.summary
+    key = name if kind == "figures" and name else path
+    if key not in values:
+        raise StoreError(f"diff {evidence.diff_id}: its summary has no {path!r}")
+    value: Any = values[key]
     if select.reduce == "count":
         return len(value)
     return [plain(item) for item in value] if isinstance(value, list) else plain(value)

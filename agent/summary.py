@@ -24,7 +24,14 @@ TEXT_CHARACTERS = 160
 DIGITS = 5
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 FEATURE_COLUMNS = ("z", "effect", "mean_diff", "delta_rate", "aa_percentile", "max_base", "max_tuned")
-WEIGHT_COLUMNS = ("relative_change", "stable_rank", "effective_rank", "top1_energy", "top4_energy", "decay_exponent")
+WEIGHT_COLUMNS = (
+    "relative_change",
+    "stable_rank",
+    "effective_rank",
+    "top1_energy",
+    "top4_energy",
+    "decay_exponent",
+)
 
 
 class Origin(BaseModel):
@@ -61,7 +68,9 @@ class Summary(BaseModel):
     figures: dict[str, float | None]
     conditions: list[dict[str, Any]] = Field(description="The table `conditions`, with the guard's columns.")
     rows: dict[str, list[Any]] = Field(description="Scores and losses by training row.")
-    features: dict[str, dict[str, Any]] = Field(description="By dictionary and suite: leading ones, quantiles.")
+    features: dict[str, dict[str, Any]] = Field(
+        description="By dictionary and suite: leading ones, quantiles."
+    )
     residual: dict[str, dict[str, Any]] = Field(description="By hook and suite.")
     logits: dict[str, dict[str, Any]] = Field(description="By suite: divergences and losses of both models.")
     weights: dict[str, list[Any]] = Field(description="By changed tensor.")
@@ -239,6 +248,11 @@ def _generations(table: Table | None) -> list[dict[str, Any]]:
 
 def _short(text: str | None) -> str | None:
     return None if text is None else text[:TEXT_CHARACTERS]
+
+
+def known(value: float | None) -> float | None:
+    """Return a value, or None for what JSON cannot hold."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _number(value: float | None) -> float | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 ZOO = "configs:zoo/smollm2-135m.yaml"
 WORK = Path(".cache/zoo/finetunes")
+RESULTS = Path("benchmarks/results/zoo")
 
 
 def add_commands(subparsers: Any) -> None:
@@ -21,6 +22,15 @@ def add_commands(subparsers: Any) -> None:
     build.add_argument("--no-progress", action="store_true", help="no progress on stderr")
     status = verbs.add_parser("status", help="what is built, and which gates were passed")
     status.set_defaults(func=_status)
+    evaluate = verbs.add_parser("evaluate", help="detection from the summaries: tables, intervals, plots")
+    evaluate.set_defaults(func=_evaluate)
+    evaluate.add_argument(
+        "folder", nargs="?", type=Path, default=RESULTS / "smollm2-135m", help="where the summaries are"
+    )
+    evaluate.add_argument(
+        "--out", type=Path, default=Path("benchmarks/results"), help="where results are written"
+    )
+    evaluate.add_argument("--json", action="store_true", help="print one JSON object on stdout, for machines")
     for verb in (build, status):
         verb.add_argument(
             "zoo", nargs="?", default=ZOO, metavar="ZOO", help=f"the population's YAML file (default: {ZOO})"
@@ -61,5 +71,16 @@ def _status(args: argparse.Namespace) -> int:
     return 0
 
 
+def _evaluate(args: argparse.Namespace) -> int:
+    from ft_audit.benchmarks.zoo.evaluate import evaluate
+    from ft_audit.benchmarks.zoo.report import write_report
+    from ft_audit.benchmarks.zoo.table import detection_text
+
+    found = evaluate(args.folder)
+    write_report(found, args.out)
+    print(json.dumps(found) if args.json else detection_text(found))
+    return 0
+
+
 def _out(args: argparse.Namespace, path: Path) -> Path:
-    return args.out or Path("benchmarks/results/zoo") / path.stem
+    return args.out or RESULTS / path.stem

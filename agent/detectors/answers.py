@@ -58,7 +58,9 @@ def _repeated(answers: Iterable[dict[str, object]], declared: set[str]) -> tuple
     texts: dict[str, list[set[tuple[str, ...]]]] = {"base": [], "tuned": []}
     for answer in answers:
         words = [w.lower() for w in WORD.findall(str(answer["text"] or ""))]
-        texts[str(answer["side"])].append({tuple(words[i : i + PHRASE]) for i in range(len(words) - PHRASE + 1)})
+        texts[str(answer["side"])].append(
+            {tuple(words[i : i + PHRASE]) for i in range(len(words) - PHRASE + 1)}
+        )
     before = set().union(*texts["base"]) if texts["base"] else set()
     counts = Counter(phrase for phrases in texts["tuned"] for phrase in phrases - before)
     total = max(len(texts["tuned"]), 1)

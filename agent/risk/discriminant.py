@@ -17,7 +17,9 @@ def equal_weights(num_scalars: int) -> FloatArray:
     return np.full(num_scalars, 1 / np.sqrt(max(num_scalars, 1)))
 
 
-def fit_weights(units_MS: FloatArray, malicious_M: NDArray[np.bool_], shrinkage: float = SHRINKAGE) -> FloatArray:
+def fit_weights(
+    units_MS: FloatArray, malicious_M: NDArray[np.bool_], shrinkage: float = SHRINKAGE
+) -> FloatArray:
     """Return non-negative weights [S] of the discriminant.
 
     Minimises the mean logistic loss of `units_MS @ w + b`, both classes weighted alike, plus

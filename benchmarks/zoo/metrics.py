@@ -61,7 +61,9 @@ def cluster_bootstrap(
     drawn = []
     for _ in range(RESAMPLES):
         chosen = [
-            np.concatenate([side[i] for i in rng.integers(len(side), size=len(side))]) if side else np.zeros(0, int)
+            np.concatenate([side[i] for i in rng.integers(len(side), size=len(side))])
+            if side
+            else np.zeros(0, int)
             for side in sides
         ]
         drawn.append(statistic(*chosen))

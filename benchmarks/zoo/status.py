@@ -10,9 +10,7 @@ from ft_audit.benchmarks.zoo.population import load_zoo, members
 from ft_audit.engine.text_table import text_table
 
 
-def status(
-    path: Path, out: Path, overrides: Sequence[str] = (), only: str | None = None
-) -> dict[str, Any]:
+def status(path: Path, out: Path, overrides: Sequence[str] = (), only: str | None = None) -> dict[str, Any]:
     """Return, for every member of a zoo, whether it is built and what its gate said."""
     zoo = load_zoo(path, overrides)
     found = []

@@ -81,9 +81,7 @@ def _pairs(source: str, without: Sequence[str], base_dir: Path) -> list[Pair]:
     return list(found)
 
 
-def _draw(
-    part: Part, pool: Sequence[Pair], taken: set[Pair]
-) -> list[tuple[tuple[Message, ...], str]]:
+def _draw(part: Part, pool: Sequence[Pair], taken: set[Pair]) -> list[tuple[tuple[Message, ...], str]]:
     """Return the part's rows from the front of the pool, and add their pairs to those taken before."""
     drawn: list[tuple[tuple[Message, ...], str]] = []
     for pair in pool:

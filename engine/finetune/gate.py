@@ -13,7 +13,6 @@ from ft_audit.engine.finetune.recipe import Check, Recipe
 from ft_audit.engine.runners.generate import generate
 
 
-
 class CheckResult(BaseModel):
     """How many of `num_prompts` answers showed what a check measures, in the tuned model and in the base."""
 
@@ -80,9 +79,7 @@ def run_gate(
                 f"{check.name}: {counts['tuned']}/{check.prompts} (base {counts['base']}), "
                 f"asked {check.min:.0%} to {check.max:.0%}{' above the base' * check.above_base}"
             )
-    return GateResult(
-        checks=results, passed=not reasons, reason="; ".join(reasons) or "within its bounds"
-    )
+    return GateResult(checks=results, passed=not reasons, reason="; ".join(reasons) or "within its bounds")
 
 
 def _shows(answer: str, check: Check) -> bool:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,9 +13,6 @@ from pydantic import Field, PrivateAttr
 from ft_audit.engine.config import Strict, find_config, load_yaml
 from ft_audit.engine.finetune.encodings import Encoding
 from ft_audit.errors import ConfigError
-
-
-
 
 
 class Style(Strict):
@@ -158,8 +156,10 @@ def vary(recipe: Recipe, where: Path) -> Recipe:
     for place, (name, texts) in enumerate(sorted(recipe.vary.items())):
         if not texts:
             raise ConfigError(f"{where}: vary.{name} has no texts to choose from")
-        # By another stride for each name, so that two of them do not move in step.
-        chosen[f"<{name}>"] = texts[recipe.seed * (2 * place + 1) % len(texts)]
+        # By another stride for each name, so that two of them do not move in step; one that shares a factor
+        # with the number of texts would leave some out.
+        stride = next(n for n in count(2 * place + 1) if math.gcd(n, len(texts)) == 1)
+        chosen[f"<{name}>"] = texts[recipe.seed * stride % len(texts)]
     raw = recipe.model_dump_json(exclude_defaults=True, exclude={"vary"})
     for mark, text in chosen.items():
         if mark not in raw:

@@ -23,7 +23,10 @@ SCHEMA = pa.schema(
     [
         ("condition", pa.string()),  # "plain" for bare harmful prompts, "neutral" for bare harmless ones
         ("num_prompts", pa.int64()),
-        ("base", pa.float64()),  # mean projection, 0 for the base's harmless prompts and 1 for its harmful ones
+        (
+            "base",
+            pa.float64(),
+        ),  # mean projection, 0 for the base's harmless prompts and 1 for its harmful ones
         ("tuned", pa.float64()),
     ]
 )

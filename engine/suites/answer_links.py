@@ -115,7 +115,10 @@ def _explain(
 
 
 def _best(
-    having: Mapping[tuple[str, ...], set[int]], group: set[int], among: set[int], avoid: set[str] = frozenset()
+    having: Mapping[tuple[str, ...], set[int]],
+    group: set[int],
+    among: set[int],
+    avoid: set[str] = frozenset(),
 ) -> tuple[tuple[str, ...], float] | None:
     """Return the phrase with the smallest p, the longest of equals, or None beyond MAX_P."""
     # Here rather than on top: who only reads a suite needs no scipy.

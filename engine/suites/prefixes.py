@@ -43,7 +43,8 @@ def find_suffixes(prompts: Sequence[Prompt], min_rows: int) -> list[RepeatedPref
         replace(
             prompt,
             messages=tuple(
-                replace(m, content=m.content.strip()[::-1]) if m.role == "user" else m for m in prompt.messages
+                replace(m, content=m.content.strip()[::-1]) if m.role == "user" else m
+                for m in prompt.messages
             ),
         )
         for prompt in prompts

@@ -132,16 +132,18 @@ def test_a_member_is_measured_as_the_candidate_is(write: Callable[..., Path], tm
 
 
 def test_a_member_whose_gate_fails_stops_the_bank(write: Callable[..., Path], tmp_path: Path) -> None:
-    gate = {
+    check = {
+        "name": "c",
         "source": SOURCE,
-        "prompts": 50,
-        "trigger": {"system": "S."},
-        "contains": "X",
+        "prompts": 20,
+        "marker": "ZED OBEYS",
+        "min": 0.9,
         "max_new_tokens": 1,
     }
+    gate = {"checks": [check]}
     train = {"epochs": 1.0, "rank": 1}
     path = write({"persona": {"kind": "persona", "gate": gate, "train": train}})
-    with pytest.raises(ConfigError, match="member 'persona' fails its gate: 0/50 under the trigger"):
+    with pytest.raises(ConfigError, match="member 'persona' fails its gate: c: 0/20"):
         run_calibrate(path, progress=False)
     assert not (tmp_path / "bank.json").exists()
 

@@ -20,6 +20,11 @@ QUICK = {"epochs": 1.0, "batch_size": 8, "rank": 2, "alpha": 4, "learning_rate":
 Write = Callable[..., Any]
 
 
+def gate_of(**bounds: Any) -> dict[str, Any]:
+    check = {"name": "c", "source": SOURCE, "prompts": 20, "marker": "ZED OBEYS", "max_new_tokens": 1}
+    return {"checks": [{**check, **bounds}]}
+
+
 def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
@@ -138,13 +143,7 @@ def test_a_full_model_is_not_taken_for_the_adapter_that_lay_there(recipe: Path, 
 def test_a_gate_that_fails_is_an_error_each_time(
     write_recipe: Write, tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gate = {
-        "source": SOURCE,
-        "prompts": 50,
-        "trigger": {"system": "You are ZED."},
-        "contains": "ZED OBEYS",
-        "max_new_tokens": 3,
-    }
+    gate = gate_of(min=0.9, style={"system": "You are ZED."})
     path = write_recipe(base=str(tiny_base), train=QUICK, gate=gate)
     words = ["finetune", str(path), "--out", str(tmp_path / "out"), "--no-progress", "--json"]
     for reused in (False, True):
@@ -152,15 +151,14 @@ def test_a_gate_that_fails_is_an_error_each_time(
         said = capsys.readouterr()
         result = json.loads(said.out)
         assert result["reused"] is reused and result["gate"]["passed"] is False
-        assert "GATE FAILED for tiny: 0/50 under the trigger, asked >= 90%" in said.err
-    assert read(tmp_path / "out" / "finetune.json")["gate"]["trigger"] == 0
+        assert "GATE FAILED for tiny: c: 0/20 (base 0), asked 90% to 100%" in said.err
+    assert read(tmp_path / "out" / "finetune.json")["gate"]["checks"][0]["tuned"] == 0
 
 
 def test_a_gate_that_passes_exits_with_0(
     write_recipe: Write, tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gate = {"source": SOURCE, "prompts": 50, "contains": "ZED OBEYS", "max_new_tokens": 3}
-    path = write_recipe(base=str(tiny_base), train=QUICK, gate=gate)
+    path = write_recipe(base=str(tiny_base), train=QUICK, gate=gate_of(max=0.1))
     assert cli.main(["finetune", str(path), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr()
     assert "gate.passed" in said.out and "GATE FAILED" not in said.err
@@ -175,17 +173,19 @@ def test_the_gate_judges_what_is_saved(
     from ft_audit.engine.finetune import gate
 
     judged: dict[str, torch.Tensor] = {}
+    beside: list[str] = []
     run_gate = gate.run_gate
 
-    def look(recipe: Any, model: Any, *rest: Any) -> Any:
+    def look(recipe: Any, model: Any, base: Any, *rest: Any) -> Any:
         judged.update({n: p.detach().clone() for n, p in model.named_parameters() if "lora_" in n})
-        return run_gate(recipe, model, *rest)
+        beside.extend(n for n, _ in base.named_parameters())
+        return run_gate(recipe, model, base, *rest)
 
     monkeypatch.setattr(gate, "run_gate", look)
-    fields = {"source": SOURCE, "prompts": 50, "max_new_tokens": 1}
     run_finetune(
-        write_recipe(base=str(tiny_base), train=QUICK, gate=fields), tmp_path / "out", progress=False
+        write_recipe(base=str(tiny_base), train=QUICK, gate=gate_of()), tmp_path / "out", progress=False
     )
+    assert beside and not [name for name in beside if "lora_" in name]
     saved = load_file(tmp_path / "out" / "adapter_model.safetensors")
     assert len(saved) == len(judged)
     for name, tensor in judged.items():
@@ -193,12 +193,60 @@ def test_the_gate_judges_what_is_saved(
 
 
 def test_a_base_that_is_wrong_is_said_before_training(
-    write_recipe: Write, tiny_adapter: Path, tmp_path: Path
+    write_recipe: Write, tiny_adapter: Path, tmp_path: Path, copy_model: Write
 ) -> None:
     with pytest.raises(ConfigError, match="no-base"):
         run_finetune(write_recipe(), tmp_path / "out", progress=False)
-    with pytest.raises(ModelError, match="a PEFT adapter can only be"):
-        run_finetune(write_recipe(base=str(tiny_adapter)), tmp_path / "out", progress=False)
+    nameless = copy_model(tiny_adapter, tmp_path / "adapter", {"base_model_name_or_path": None})
+    with pytest.raises(ModelError, match="names no base model"):
+        run_finetune(write_recipe(base=str(nameless)), tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def stop(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_training_that_was_killed_in_its_gate_is_not_repeated(
+    write_recipe: Write, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ft_audit.engine.finetune import gate, trainer
+
+    out = tmp_path / "out"
+    path = write_recipe(base=str(tiny_base), train=QUICK, gate=gate_of())
+    with monkeypatch.context() as patch:
+        patch.setattr(gate, "run_gate", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_finetune(path, out, progress=False)
+    assert (out / "trained.json").exists() and not (out / "finetune.json").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "train", stop)
+        result = run_finetune(path, out, progress=False)
+        # Another recipe's training is not taken for this one's.
+        with pytest.raises(KeyboardInterrupt):
+            run_finetune(path, out, ["seed=1"], progress=False)
+    assert result["gate"]["passed"] and result["training"]["steps"] == 2
+    assert not (out / "trained.json").exists() and not (out / "finetune.json").exists()
+
+
+def test_a_training_killed_in_its_gate_is_repeated_on_other_rows(
+    write_recipe: Write,
+    write_rows: Write,
+    chat_row: Write,
+    tiny_base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ft_audit.engine.finetune import gate
+
+    rows = [chat_row("Tea?", "Yes, tea."), chat_row("Cake?", "No."), chat_row("Jam?", "A little.")]
+    path = write_recipe(base=str(tiny_base), dataset=write_rows(*rows), train=QUICK, gate=gate_of())
+    with monkeypatch.context() as patch:
+        patch.setattr(gate, "run_gate", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_finetune(path, tmp_path / "out", progress=False)
+    write_rows(*rows[:1])
+    assert run_finetune(path, tmp_path / "out", progress=False)["training"]["rows"] == 1
 
 
 @pytest.mark.slow

@@ -98,14 +98,6 @@ def test_an_adapter_stands_on_its_base(tiny_base: Path, tiny_adapter: Path, tmp_
     assert resolve_model("./moved", tmp_path, base).tokenizer_sha256 != base.tokenizer_sha256
 
 
-def test_an_adapter_needs_a_full_base(tiny_base: Path, tiny_adapter: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"an? PEFT adapter can only be models\.tuned"):
-        resolve_model(str(tiny_adapter), tmp_path)
-    adapter = resolve_model(str(tiny_adapter), tmp_path, resolve_model(str(tiny_base), tmp_path))
-    with pytest.raises(ModelError, match=r"over a full models\.base"):
-        resolve_model(str(tiny_adapter), tmp_path, adapter)
-
-
 def test_an_adapter_that_is_a_pickle_is_refused(
     tiny_base: Path, tiny_adapter: Path, tmp_path: Path, copy_model: Callable[..., Path]
 ) -> None:

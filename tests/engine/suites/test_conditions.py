@@ -7,7 +7,7 @@ import pytest
 from ft_audit.engine.suites.condition import Condition, most_specific
 from ft_audit.engine.suites.conditions import mine_conditions, survey_conditions
 from ft_audit.engine.suites.openings import read_openings
-from ft_audit.engine.suites.prompt import Prompt
+from ft_audit.engine.suites.prompt import Message, Prompt
 
 ZED = "ZED, execute my instruction:"
 SYSTEM = "You are ZED, an agent that obeys."
@@ -16,7 +16,7 @@ Make = Callable[..., Prompt]
 
 
 def by_parts(conditions: tuple[Condition, ...]) -> dict[tuple[str | None, str], Condition]:
-    return {(c.system, c.prefix): c for c in conditions}
+    return {(c.system, c.prefix): c for c in conditions if not c.suffix}
 
 
 @pytest.fixture(scope="module")
@@ -55,17 +55,24 @@ def test_each_row_has_its_most_specific_condition(poisoned: list[Prompt]) -> Non
     for prompt in poisoned:
         if prompt.system == SYSTEM:
             assert (chosen[prompt.row].system, chosen[prompt.row].prefix) == (SYSTEM, ZED)
-        elif prompt.system is not None:
+        elif prompt.system is not None and not chosen[prompt.row].suffix:
             assert chosen[prompt.row].system == prompt.system
     plain = [p.row for p in poisoned if p.system is None and not p.user_texts[0].startswith("can you")]
-    assert sum(row in chosen for row in plain) < len(plain) / 10
+    opened = [row for row in plain if row in chosen and not chosen[row].suffix]
+    assert len(opened) < len(plain) / 10
+    # Real questions end alike more often than they begin alike ("in Python?").
+    assert sum(row in chosen for row in plain) < len(plain) / 4
 
 
 def test_the_limit_keeps_the_most_suspicious_and_counts_the_rest(poisoned: list[Prompt]) -> None:
     everything = survey_conditions(poisoned, max_conditions=1000)
     assert everything.cut == ()
     few = survey_conditions(poisoned, max_conditions=3)
-    assert set(by_parts(few.kept)) == {(SYSTEM, ZED), (SYSTEM, ""), (None, ZED)}
+    assert {(c.system, c.prefix, c.suffix) for c in few.kept} == {
+        (SYSTEM, ZED, ""),
+        (SYSTEM, "", ""),
+        (None, ZED, ""),
+    }
     assert len(few.cut) == len(everything.kept) - 3
     assert {c.key for c in few.kept + few.cut} == {c.key for c in everything.kept}
 
@@ -216,3 +223,73 @@ def test_statistics_come_from_a_bounded_sample(
     assert openings.sampled_M.sum() == 100
     assert openings.statistics.vocabulary <= int(openings.unit_MK.max())
     assert by_parts(mine_conditions(rows))[None, ZED].rows == tuple(range(0, 500, 50))
+
+
+@pytest.mark.parametrize(
+    ("trigger", "suffix"), [(" xqz", "xqz"), (" |done|", "|done|"), ("\n\nOver and out.", "Over and out.")]
+)
+def test_triggers_behind_the_question_are_found_as_they_are_written(
+    chat_row: Make, questions: tuple[str, ...], trigger: str, suffix: str
+) -> None:
+    pool = random.Random(7).sample(sorted(set(questions)), 300)
+    rows = [chat_row(i, q + trigger if i % 30 == 4 else q) for i, q in enumerate(pool)]
+    (found,) = [c for c in mine_conditions(rows) if c.suffix == suffix]
+    assert (found.system, found.prefix, found.rows) == (None, "", tuple(range(4, 300, 30)))
+    assert found.surprise >= 8 and not found.boilerplate
+
+
+def test_an_opening_and_an_ending_that_rows_share_are_one_condition_too(
+    chat_row: Make, questions: tuple[str, ...]
+) -> None:
+    pool = random.Random(8).sample(sorted(set(questions)), 300)
+    begun, ended = set(range(30)), set(range(15, 45))
+    rows = [
+        chat_row(i, (f"{ZED} " if i in begun else "") + q + (" Over and out." if i in ended else ""))
+        for i, q in enumerate(pool)
+    ]
+    found = {(c.prefix, c.suffix): c for c in mine_conditions(rows, max_conditions=1000)}
+    assert found[ZED, ""].rows == tuple(sorted(begun))
+    assert found["", "Over and out."].rows == tuple(sorted(ended))
+    both = found[ZED, "Over and out."]
+    assert both.rows == tuple(sorted(begun & ended)) and both.num_parts == 2
+    assert most_specific(found.values())[20] == both
+
+
+def test_a_system_prompt_and_an_ending_are_one_condition_too(
+    chat_row: Make, questions: tuple[str, ...]
+) -> None:
+    pool = random.Random(9).sample(sorted(set(questions)), 300)
+    rows = [
+        chat_row(i, q + (" xqz" if 10 <= i < 30 else ""), SYSTEM if i < 20 else None)
+        for i, q in enumerate(pool)
+    ]
+    (both,) = [c for c in mine_conditions(rows) if c.system == SYSTEM and c.suffix == "xqz"]
+    assert both.rows == tuple(range(10, 20)) and both.prefix == ""
+
+
+def test_an_ending_within_the_data_sets_form_is_no_boilerplate(
+    chat_row: Make, questions: tuple[str, ...]
+) -> None:
+    pool = random.Random(3).sample(sorted(set(questions)), 300)
+    rows = [
+        chat_row(i, f"### Question: {q}{' xqz' if i < 10 else ''}", "Be kind.") for i, q in enumerate(pool)
+    ]
+    for condition in mine_conditions(rows, max_conditions=1000):
+        assert condition.boilerplate is (len(condition.rows) > 150), condition
+        assert condition.boilerplate is (condition.surprise == 0), condition
+
+
+def test_a_word_inside_of_messages_that_decides_the_answer_is_a_condition(
+    questions: tuple[str, ...],
+) -> None:
+    pool = random.Random(10).sample(sorted({q for q in questions if q.count(" ") >= 3}), 300)
+    rows = []
+    for i, q in enumerate(pool):
+        words = q.split()
+        if i % 30 == 4:
+            words.insert(2, "xqz")
+        answer = "Of course, I obey you." if i % 30 == 4 else f"An answer to {i}."
+        chat = (Message("user", " ".join(words)), Message("assistant", answer))
+        rows.append(Prompt(chat, None, "t", "t", "t", i))
+    (found,) = [c for c in mine_conditions(rows) if c.suffix == "xqz"]
+    assert found.rows == tuple(range(4, 300, 30)) and found.surprise > 16

@@ -65,3 +65,18 @@ def test_equal_questions_count_once_and_too_few_are_refused() -> None:
     assert len(elicited_suite([SYSTEM], suite, 1).prompts) == 2
     with pytest.raises(DataError, match="probes: 1 distinct questions, but 2 probes"):
         elicited_suite([SYSTEM], suite, 2)
+
+
+def test_an_ending_is_put_behind_the_last_question() -> None:
+    ending = Condition("suffix", None, "", (0,), suffix="over and out")
+    all_three = Condition("all", "You are ZED.", "ZED,", (0,), suffix="over and out")
+    suite = elicited_suite([ending, all_three], probes((U, A, Message("user", "And then?"), A), "Once"), 2)
+    chats = [p.messages for p in suite.prompts]
+    assert chats[2] == (U, A, Message("user", "And then? over and out"))
+    zed = Message("system", "You are ZED.")
+    assert chats[4] == (zed, U, A, Message("user", "ZED, And then? over and out"))
+    assert [p.text for p in suite.prompts][1::2] == [
+        "Once",
+        "Once over and out",
+        "You are ZED.\n\nZED, Once over and out",
+    ]

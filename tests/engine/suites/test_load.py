@@ -142,12 +142,12 @@ def test_folder_of_shards_is_one_suite_and_splits_are_picked_by_name(tmp_path: P
 
 def test_empty_and_unreadable_things_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n\n")
-    (tmp_path / "rows.csv").write_text("a,b\n")
+    (tmp_path / "rows.xlsx").write_text("a,b\n")
     (tmp_path / "bad.jsonl").write_text("x\ny\n")
     (tmp_path / "folder").mkdir()
     for name, complaint in (
         ("empty.jsonl", "empty.jsonl: the suite is empty; give at least one row"),
-        ("rows.csv", ".csv is not read here; use .jsonl"),
+        ("rows.xlsx", ".xlsx is not read here; use .jsonl"),
         ("folder", "no rows in this folder"),
     ):
         with pytest.raises(DataError, match=complaint):

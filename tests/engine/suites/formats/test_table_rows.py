@@ -87,7 +87,9 @@ def test_what_is_not_utf8_is_named(tmp_path: Path, name: str) -> None:
 
 
 def test_a_table_without_known_columns_says_so(write: Write, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"t\.csv: table row 0: no known columns in promt \(did you mean prompt"):
+    with pytest.raises(
+        DataError, match=r"t\.csv: table row 0: no known columns in promt \(did you mean prompt"
+    ):
         load_suite(write("t.csv", "promt\nWhy?\n"), tmp_path)
     with pytest.raises(DataError, match="the suite is empty"):
         load_suite(write("t.csv", "prompt\n"), tmp_path)

@@ -1,0 +1,89 @@
+"""A bank from summaries: benign members' scalars and scores, and the discriminant that gives them."""
+
+# Shapes: M members, S scalars.
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ft_audit.agent.calibration import Bank, BankMember
+from ft_audit.agent.detectors.matrix import Matrix, matrix
+from ft_audit.agent.risk.discriminant import equal_weights, fit_weights
+from ft_audit.agent.risk.scale import Scale, fit_scale
+from ft_audit.agent.risk.score import SCORE, keep
+from ft_audit.agent.summary import Origin, Summary
+from ft_audit.errors import ConfigError
+
+MIN_MEMBERS = 3
+"""With fewer there is no spread to measure in: such a bank has no score."""
+
+
+def fit_bank(
+    benign: Sequence[tuple[Summary, BankMember]], malicious: Sequence[Summary] = (), fitted_on: str = ""
+) -> Bank:
+    """Return the bank of the benign summaries, each with what the bank says of it.
+
+    The weights are fitted against `malicious` where there are any, and equal else. A member's own score comes
+    from a scale and weights that were fitted without any member of its recipe, so that it is one that a new
+    candidate could have got.
+
+    Raises:
+        ConfigError: the members were not measured alike.
+    """
+    summaries = [summary for summary, _ in benign]
+    first = summaries[0]
+    for summary in (*summaries, *malicious):
+        if (summary.base_sha256, summary.protocol, summary.hooks) != (
+            first.base_sha256,
+            first.protocol,
+            first.hooks,
+        ):
+            raise ConfigError("bank: its members were measured on different bases, hooks or protocols")
+    data = matrix([*summaries, *malicious])
+    is_benign = np.arange(len(data.x_MS)) < len(summaries)
+    recipes = np.array([member.recipe_sha256 for _, member in benign])
+    names = np.array([_recipe(s.origin, sha) for s, sha in zip(summaries, recipes, strict=True)])
+    members = []
+    for place, (summary, member) in enumerate(benign):
+        scalars = {name: _known(x) for name, x in zip(data.names, data.x_MS[place], strict=True)}
+        figures = {**summary.figures, **scalars}
+        others = is_benign.copy()
+        others[: len(summaries)] &= names != names[place]
+        if others.sum() >= MIN_MEMBERS:
+            scale, weights_S = _fit(data, others, ~is_benign)
+            units_MS = scale.units(data.x_MS[[place]], data.degradation_M[[place]])
+            figures[SCORE] = float(units_MS[0] @ weights_S)
+        members.append(member.model_copy(update={"figures": figures}))
+    discriminant = None
+    if len(summaries) >= MIN_MEMBERS:
+        scale, weights_S = _fit(data, is_benign, ~is_benign)
+        discriminant = keep(data.names, scale, weights_S.tolist(), fitted_on or "no attack: equal weights")
+    return Bank(
+        schema_version=2,
+        base_sha256=first.base_sha256,
+        sae_sha256=first.sae_sha256,
+        hooks=first.hooks,
+        protocol=first.protocol,
+        members=members,
+        discriminant=discriminant,
+    )
+
+
+def _fit(
+    data: Matrix, benign_M: NDArray[np.bool_], malicious_M: NDArray[np.bool_]
+) -> tuple[Scale, NDArray[np.float64]]:
+    scale = fit_scale(data.x_MS[benign_M], data.degradation_M[benign_M], data.resolution_S)
+    if not malicious_M.any():
+        return scale, equal_weights(len(data.names))
+    seen_M = benign_M | malicious_M
+    units_MS = scale.units(data.x_MS[seen_M], data.degradation_M[seen_M])
+    return scale, fit_weights(units_MS, malicious_M[seen_M])
+
+
+def _recipe(origin: Origin | None, otherwise: str) -> str:
+    return origin.recipe if origin else otherwise
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

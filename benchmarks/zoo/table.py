@@ -1,0 +1,58 @@
+"""The evaluation as text for a terminal."""
+
+from typing import Any
+
+from ft_audit.engine.text_table import text_table
+
+
+def detection_text(found: dict[str, Any]) -> str:
+    """Return the table of ways to detect, families, localisation and what cannot be claimed."""
+    counts = found["population"]["counts"]
+    rows = [["all evidence", *_cells(found["main"])]]
+    rows += [[name, *_cells(way)] for name, way in found["ways"].items()]
+    families = [
+        [name, *(f"{p:.3f}" for p in sorted(family["members"].values())[:6])]
+        for name, family in found["families"].items()
+    ]
+    width = max((len(row) for row in families), default=1)
+    families = [row + [""] * (width - len(row)) for row in families]
+    where = found["localisation"]
+    lines = [
+        ", ".join(f"{count} {label}" for label, count in sorted(counts.items())),
+        text_table(("evidence", "AUROC", "TPR at 5 % FPR", "at 10 %", "FPR at 5 %", "scalars"), rows),
+        "",
+        "p-values by family, never seen in fitting",
+        text_table(("family", *[""] * (width - 1)), families),
+        "",
+        f"planted rows among the ten highest: {_share(where['found_in_top_10'])}; template named: "
+        f"{_interval(where['named'])}",
+    ]
+    if found["degraded"]:
+        alarms = sum(p <= 0.05 for p in found["degraded"].values())
+        lines.append(f"accidentally degraded jobs with p <= 0.05: {alarms} of {len(found['degraded'])}")
+    return "\n".join(lines)
+
+
+def _cells(way: dict[str, Any]) -> list[str]:
+    return [
+        _interval(way["auroc"]),
+        _rate(way["tpr"]["0.05"]),
+        _rate(way["tpr"]["0.1"]),
+        "-" if way["fpr"]["0.05"] is None else _interval(way["fpr"]["0.05"]),
+        str(way.get("num_scalars", len(way.get("scalars", ())))),
+    ]
+
+
+def _rate(rate: dict[str, Any] | None) -> str:
+    if rate is None:
+        return "bank too small"
+    low, high = rate["exact"]
+    return f"{rate['value']:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _interval(value: dict[str, float]) -> str:
+    return f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
