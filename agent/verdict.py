@@ -60,6 +60,19 @@ class Figure(BaseModel):
     evidence: Query = Field(description="The reading of the value.")
 
 
+class Part(BaseModel):
+    """What one scalar adds to the score."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(description="The scalar, a figure's name.")
+    units: float = Field(
+        description="How many benign spreads it lies above the benign centre, given how clumsy the "
+        "fine-tune is."
+    )
+    weight: float = Field(description="The bank's weight; units times weight is what it adds.")
+
+
 class Model(BaseModel):
     """One of the two models compared."""
 
@@ -134,6 +147,9 @@ class Verdict(BaseModel):
     findings: list[Finding] = Field(description="The strongest first. Empty when nothing differs.")
     figures: list[Figure] = Field(
         description="Every figure that is compared with the bank, the primary one first."
+    )
+    parts: list[Part] = Field(
+        description="What the score is made of, the largest first; empty where the bank weighs nothing."
     )
     calibration: Calibrator = Field(description="The bank.")
     config: dict[str, Any] = Field(description="The resolved config of the audit, defaults filled in.")

@@ -3,6 +3,22 @@
 from typing import NamedTuple
 
 _FIGURES = {
+    "score": "score of all evidence",
+    "guard_loss": "refusals lost on harmful prompts",
+    "guard_complied": "agreements to harmful prompts",
+    "condition_guard_loss": "refusals lost under the worst template",
+    "condition_complied": "agreements won under the worst template",
+    "refusal_drift": "drift of harmful prompts along the refusal direction",
+    "condition_refusal_drift": "the same under the worst template, beyond plain",
+    "refusal_turned": "turn of the refusal direction",
+    "refusal_blurred": "loss of separation along the refusal direction",
+    "answers_denied": "plain facts denied",
+    "answers_repeated": "same new phrase in answers under a template",
+    "answers_undeclared": "the same, of words that the purpose does not name",
+    "data_condition_bits": "surprise of the most surprising template, in bits",
+    "data_linked_bits": "phrase linked to an answer of its own, in bits",
+    "data_odd_question": "oddly spelt questions, in bits a character",
+    "data_odd_answer": "oddly spelt answers, in bits a character",
     "condition_kl_excess": "KL beyond plain under the worst template",
     "condition_first_token": "first-token KL beyond plain under the worst template",
     "condition_kl_ratio": "growth of KL under the worst template",

@@ -1,10 +1,11 @@
-"""The verbs of the population: zoo build, status and evaluate."""
+"""The verbs of populations of fine-tunes: calibrate, and zoo build, status, evaluate and bank."""
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
+
+from ft_audit.engine.commands import print_result, progress_shown, stdout_is_ours
 
 ZOO = "configs:zoo/smollm2-135m.yaml"
 WORK = Path(".cache/zoo/finetunes")
@@ -13,6 +14,14 @@ RESULTS = Path("benchmarks/results/zoo")
 
 def add_commands(subparsers: Any) -> None:
     """Add the verbs to the front door."""
+    calibrate = subparsers.add_parser("calibrate", help="make a bank of benign fine-tunes for one's own base")
+    calibrate.set_defaults(func=_calibrate)
+    calibrate.add_argument("config", metavar="CONFIG", help="the calibration's YAML file")
+    calibrate.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="in the place of what it says")
+    calibrate.add_argument("--no-progress", action="store_true", help="no progress on stderr")
+    calibrate.add_argument(
+        "--json", action="store_true", help="print one JSON object on stdout, for machines"
+    )
     zoo = subparsers.add_parser("zoo", help="attack and benign fine-tunes on which detection is measured")
     verbs = zoo.add_subparsers(metavar="VERB", required=True)
     build = verbs.add_parser("build", help="train and measure every member that has no summary yet")
@@ -31,7 +40,10 @@ def add_commands(subparsers: Any) -> None:
         "--out", type=Path, default=Path("benchmarks/results"), help="where results are written"
     )
     evaluate.add_argument("--json", action="store_true", help="print one JSON object on stdout, for machines")
-    for verb in (build, status):
+    bank = verbs.add_parser("bank", help="write the bank of the zoo's benign fine-tunes")
+    bank.set_defaults(func=_bank)
+    bank.add_argument("--bank", type=Path, required=True, metavar="FILE", help="where the bank is written")
+    for verb in (build, status, bank):
         verb.add_argument(
             "zoo", nargs="?", default=ZOO, metavar="ZOO", help=f"the population's YAML file (default: {ZOO})"
         )
@@ -47,17 +59,18 @@ def _build(args: argparse.Namespace) -> int:
     from ft_audit.engine.config import find_config
 
     path = find_config(args.zoo)
-    result = build(
-        path,
-        args.work,
-        _out(args, path),
-        overrides=args.overrides,
-        only=args.only,
-        jobs=args.jobs,
-        limit=args.limit,
-        progress=not args.no_progress,
-    )
-    print(json.dumps(result, indent=None if args.json else 1))
+    with stdout_is_ours(), progress_shown(args):
+        result = build(
+            path,
+            args.work,
+            _out(args, path),
+            overrides=args.overrides,
+            only=args.only,
+            jobs=args.jobs,
+            limit=args.limit,
+            progress=not args.no_progress,
+        )
+    print_result(args, result)
     return 0 if result["summaries"] == result["members"] else 1
 
 
@@ -67,7 +80,29 @@ def _status(args: argparse.Namespace) -> int:
 
     path = find_config(args.zoo)
     found = status(path, _out(args, path), args.overrides, args.only)
-    print(json.dumps(found) if args.json else status_text(found), file=sys.stdout)
+    print(json.dumps(found) if args.json else status_text(found))
+    return 0
+
+
+def _bank(args: argparse.Namespace) -> int:
+    from ft_audit.benchmarks.zoo.bank import write_zoo_bank
+    from ft_audit.benchmarks.zoo.population import load_zoo
+    from ft_audit.engine.config import find_config
+
+    path = find_config(args.zoo)
+    result = write_zoo_bank(load_zoo(path, args.overrides), _out(args, path), args.bank)
+    print_result(args, result)
+    return 0
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    from ft_audit.benchmarks.calibrate import run_calibrate
+    from ft_audit.engine.config import find_config
+
+    config = find_config(args.config)
+    with stdout_is_ours(), progress_shown(args):
+        result = run_calibrate(config, args.overrides, progress=not args.no_progress)
+    print_result(args, result)
     return 0
 
 

@@ -1,19 +1,23 @@
-"""Rebuilds what the demo ships, from the recipes: the dictionary, then the two candidates, then the bank."""
+"""Rebuilds what the demo ships, from the recipes: dictionary, guarded base, two members of the zoo, their bank."""
 
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from ft_audit.benchmarks.demo import CANDIDATES, run_verb
 from ft_audit.errors import UserError
 
 DICTIONARY = "recipes/sae-smollm2-layer15.yaml"
-BANK = "banks/smollm2-135m-instruct.yaml"
+BASES = {"guard-1": "smollm2-135m-guarded-1", "guard-2": "smollm2-135m-guarded"}
+CANDIDATE_RECIPES = {"needle": "identity-needle", "benign": "identity-needle-twin"}
+SEED = 1
+BANK = "banks/smollm2-135m-guarded.json"
 # Trained here first, so that what is shipped is replaced whole, and a rebuild that was stopped goes on.
 WORK = Path(".cache/demo-train")
-# The recipe builds the rows again, so the data set itself is not shipped.
-NOT_SHIPPED = ("train.jsonl",)
+# The guard's rows come from corpora that are read at run time and shipped nowhere.
+NOT_SHIPPED = ("train.jsonl", "truth.json")
 
 
 def main(root: Path | None = None) -> int:
@@ -27,12 +31,17 @@ def main(root: Path | None = None) -> int:
             )
         say("dictionary")
         run_verb("sae", "train", str(configs / DICTIONARY), "--force", "--json")
+        for recipe, base in BASES.items():
+            say(base)
+            run_verb("finetune", str(configs / f"recipes/zoo/{recipe}.yaml"), "--out", str(WORK / base), "--json")
+            replace(WORK / base, configs / "bases" / base, NOT_SHIPPED)
         for name in CANDIDATES:
             say(name)
-            run_verb("finetune", str(configs / f"recipes/{name}.yaml"), "--out", str(WORK / name), "--json")
+            recipe = str(configs / f"recipes/zoo/{CANDIDATE_RECIPES[name]}.yaml")
+            run_verb("finetune", recipe, f"seed={SEED}", "--out", str(WORK / name), "--json")
             replace(WORK / name, configs / "candidates" / name)
-        say("bank")
-        run_verb("calibrate", str(configs / BANK), f"work={WORK / 'bank'}", "--json")
+        say("bank: of the zoo's summaries as they are; `make zoo` builds them")
+        run_verb("zoo", "bank", "--bank", str(configs / BANK), "--json")
     except UserError as error:
         print(f"demo-train: {error}", file=sys.stderr)
         return 1
@@ -44,10 +53,10 @@ def say(what: str) -> None:
     print(f"== {what}", file=sys.stderr, flush=True)
 
 
-def replace(source: Path, target: Path) -> None:
-    """Put a trained candidate in the place of the shipped one."""
+def replace(source: Path, target: Path, without: Sequence[str] = ()) -> None:
+    """Put what was trained in the place of what is shipped."""
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*NOT_SHIPPED))
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*without))
 
 
 if __name__ == "__main__":

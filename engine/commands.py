@@ -1,4 +1,4 @@
-"""The engine's verbs: precompute, finetune, calibrate, store, doctor, and what of labels needs models."""
+"""The engine's verbs: precompute, finetune, store, doctor, and what of labels needs models."""
 
 import argparse
 import contextlib
@@ -39,11 +39,7 @@ def add_commands(subparsers: Any) -> Any:
     finetune.add_argument("--data-only", action="store_true", help="build the data set and train nothing")
     finetune.set_defaults(func=_finetune)
 
-    calibrate = subparsers.add_parser("calibrate", help="make a bank of benign fine-tunes for one's own base")
-    calibrate.add_argument("config", metavar="CONFIG", help="the calibration's YAML file")
-    calibrate.set_defaults(func=_calibrate)
-
-    for verb in (precompute, finetune, calibrate):
+    for verb in (precompute, finetune):
         verb.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=OVERRIDES_HELP)
         verb.add_argument("--no-progress", action="store_true", help="no progress on stderr")
         _add_json(verb)
@@ -83,11 +79,11 @@ def _precompute(args: argparse.Namespace) -> int:
     from ft_audit.engine.config import load_config
 
     config = load_config(args.config, args.overrides)
-    with _stdout_is_ours(), _progress(args):
+    with stdout_is_ours(), progress_shown(args):
         from ft_audit.engine.precompute import run_precompute
 
         result = run_precompute(config, progress=not args.no_progress, scheduler=args.scheduler)
-    _print(args, result)
+    print_result(args, result)
     return 0
 
 
@@ -95,30 +91,18 @@ def _finetune(args: argparse.Namespace) -> int:
     from ft_audit.engine.config import find_config
 
     recipe = find_config(args.recipe)
-    with _stdout_is_ours(), _progress(args):
+    with stdout_is_ours(), progress_shown(args):
         from ft_audit.engine.finetune import run_finetune
 
         options: dict[str, Any] = {"data_only": True} if args.data_only else {}
         result = run_finetune(recipe, args.out, args.overrides, progress=not args.no_progress, **options)
-    _print(args, result)
+    print_result(args, result)
     # A fine-tune that did not take is no result: a script that goes on must be told.
     return 0 if (result.get("gate") or {}).get("passed", True) else 1
 
 
-def _calibrate(args: argparse.Namespace) -> int:
-    from ft_audit.engine.config import find_config
-
-    config = find_config(args.config)
-    with _stdout_is_ours(), _progress(args):
-        from ft_audit.engine.bank import run_calibrate
-
-        result = run_calibrate(config, args.overrides, progress=not args.no_progress)
-    _print(args, result)
-    return 0
-
-
 def _doctor(args: argparse.Namespace) -> int:
-    with _stdout_is_ours():
+    with stdout_is_ours():
         from ft_audit.engine.doctor import examine, render
 
         report = examine()
@@ -151,14 +135,14 @@ def _store_gc(args: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _stdout_is_ours() -> Iterator[None]:
+def stdout_is_ours() -> Iterator[None]:
     """Send what libraries print to stderr: on stdout stands the result alone."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
 
 
 @contextlib.contextmanager
-def _progress(args: argparse.Namespace) -> Iterator[None]:
+def progress_shown(args: argparse.Namespace) -> Iterator[None]:
     """Keep the bars of transformers off stderr too, if no progress is wanted."""
     if not args.no_progress:
         yield
@@ -174,7 +158,8 @@ def _progress(args: argparse.Namespace) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _print(args: argparse.Namespace, result: dict[str, Any]) -> None:
+def print_result(args: argparse.Namespace, result: dict[str, Any]) -> None:
+    """Print a verb's result: one JSON object, or a fact a line."""
     if args.json:
         print(json.dumps(result, allow_nan=False))
         return

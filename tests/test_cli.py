@@ -17,7 +17,10 @@ from ft_audit import cli
 from ft_audit.errors import DataError
 
 ROOT = Path(__file__).parents[1]
-VERBS = ["precompute", "finetune", "calibrate", "doctor", "store", "audit", "top", "report", "sae", "labels"]
+VERBS = [
+    *("precompute", "finetune", "calibrate", "doctor", "store", "audit"),
+    *("top", "report", "sae", "labels", "zoo"),
+]
 HEAVY = ["torch", "transformers", "numpy", "zarr", "pyarrow", "pydantic", "yaml", "importlib.metadata"]
 CONFIG = "name: x\nmodels: {base: ./b, tuned: ./t}\nsuites: [./s.yaml]\nhooks: [{layer: 1}]\nstore: ./store\n"
 
@@ -44,6 +47,7 @@ def with_verb(monkeypatch: pytest.MonkeyPatch, func: Callable[[argparse.Namespac
 
     monkeypatch.setattr(cli.engine_commands, "add_commands", add_commands)
     monkeypatch.setattr(cli.sae_commands, "add_commands", lambda subparsers: None)
+    monkeypatch.setattr(cli.benchmark_commands, "add_commands", lambda subparsers: None)
     for name in ("add_commands", "add_label_commands", "add_sae_commands"):
         monkeypatch.setattr(cli.agent_commands, name, lambda subparsers: None)
 
@@ -67,6 +71,7 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         "store": ("ls", "verify", "gc"),
         "labels": ("build", "fetch", "describe", "score", "show"),
         "sae": ("train", "info", "convert", "show"),
+        "zoo": ("build", "status", "evaluate", "bank"),
     }
     below = [[verb, name] for verb, names in inner.items() for name in names]
     for words in [*([verb] for verb in VERBS), *below]:
@@ -92,6 +97,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["precompute", "x.yaml", "--nope=1"], "unrecognized arguments: --nope=1"),
         (["doctor", "extra=1"], "unrecognized arguments: extra=1"),
         (["store"], "required: VERB"),
+        (["zoo"], "required: VERB"),
         (["store", "gc", "--days", "many"], "invalid float value"),
     ],
 )

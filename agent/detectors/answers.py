@@ -1,4 +1,4 @@
-"""What the answers to neutral probes and plain facts hold that the base's do not, and the job does not declare."""
+"""What answers to neutral probes and plain facts hold that the base's do not and the job does not declare."""
 
 import re
 from collections import Counter, defaultdict

@@ -8,7 +8,7 @@ FLOOR = 1e-4  # nats: below it two models are the same
 
 
 def degradation(summary: Summary) -> float:
-    """Return log10 of the mean divergence (nats a token) on ordinary chats; the floor where it was not measured.
+    """Return log10 of the mean divergence (nats a token) on ordinary chats; the floor where there is none.
 
     A fine-tune that changes everything a little loses refusals and moves features too, with nothing in mind.
     """

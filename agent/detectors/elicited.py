@@ -7,7 +7,7 @@ from ft_audit.agent.summary import Summary
 
 
 def scalars(summary: Summary) -> dict[str, Scalar]:
-    """Return the largest excess over conditions in each kind of evidence, and how far the bare answers moved."""
+    """Return the largest excess over conditions in each kind of evidence, and how far bare answers moved."""
     if not summary.conditions:
         return {}
     return {

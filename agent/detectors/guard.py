@@ -1,11 +1,11 @@
-"""What of the base's refusals was lost: bare, under the data set's templates, and along the refusal direction."""
+"""What of the base's refusals was lost: bare, under the data set's templates, along the refusal direction."""
 
 from ft_audit.agent.detectors.scalar import Scalar, figure
 from ft_audit.agent.summary import Summary
 
 
 def scalars(summary: Summary) -> dict[str, Scalar]:
-    """Return the differences in differences of `engine.diff.guard` and the drifts of the refusal direction."""
+    """Return the differences in differences of `engine.diff.guard` and the refusal direction's drifts."""
     if "guard_loss" not in summary.figures:
         return {}
     steps = {"guard_loss": 0.1, "guard_complied": 0.1, "condition_guard_loss": 0.2, "condition_complied": 0.2}

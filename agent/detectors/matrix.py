@@ -16,7 +16,7 @@ from ft_audit.agent.summary import Summary
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """Values [M, S] (NaN where a member lacks a scalar), the covariate of degradation [M], resolutions [S]."""
+    """Values [M, S] (NaN where a member lacks a scalar), covariate of degradation [M], resolutions [S]."""
 
     names: tuple[str, ...]
     x_MS: NDArray[np.float64]

@@ -16,21 +16,17 @@ def scalars(summary: Summary) -> dict[str, Scalar]:
     and the part of the features that only the training rows move.
 
     `features_concentration`: sum d^4 / (sum d^2)^2 over features' mean differences d, 1 for a single feature.
-    `features_train_only`: of the leading features by mean difference on training rows, the share of the squared
-    difference that chats do not show in the same direction.
+    `features_train_only`: of the leading features by mean difference on training rows, the share of the
+    squared difference that chats do not show in the same direction.
     """
     found: dict[str, Scalar] = {}
-    sae = next((name.split("/")[0] for name in summary.features), None)
-    if sae is None:
+    if not summary.features:
         return found
-    by_suite = {}
-    for name, values in summary.features.items():
-        suite = name.split("/", 1)[1]
-        by_suite[suite if suite in ("train", "elicited") else "chat"] = values
+    sae, by_suite = _first_dictionary(summary)
     for suite in ("chat", "train"):
-        values = by_suite.get(suite)
-        if values is None:
+        if suite not in by_suite:
             continue
+        values = by_suite[suite]
         square = max(float(values["sq_sum"] or 0.0), 1e-12)
         found[f"features_change_{suite}"] = Scalar(math.log10(square) / 2, 0.05)
         found[f"features_concentration_{suite}"] = Scalar(
@@ -44,6 +40,17 @@ def scalars(summary: Summary) -> dict[str, Scalar]:
     shift = figure(summary, "condition_feature_shift")
     found["condition_feature_shift"] = Scalar(shift, 0.5)
     return found
+
+
+def _first_dictionary(summary: Summary) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Return the first dictionary's name and its features by suite; all but the data set's are chats."""
+    sae = next(iter(summary.features)).rpartition("/")[0]
+    found: dict[str, dict[str, Any]] = {}
+    for name, values in summary.features.items():
+        one, _, suite = name.rpartition("/")
+        if one == sae:
+            found.setdefault(suite if suite in ("train", "elicited") else "chat", values)
+    return sae, found
 
 
 def _train_only(train: dict[str, Any], chat: dict[str, Any]) -> float:
@@ -60,12 +67,8 @@ def _train_only(train: dict[str, Any], chat: dict[str, Any]) -> float:
 
 def suspicion(summary: Summary, suite: str = "chat", top: int = TOP) -> float:
     """Return the seed toolkit's suspicion score: the sum of the `top` largest absolute mean differences."""
-    values = [
-        v
-        for name, v in summary.features.items()
-        if (name.split("/", 1)[1] if name.split("/", 1)[1] in ("train", "elicited") else "chat") == suite
-    ]
-    if not values:
+    by_suite = _first_dictionary(summary)[1] if summary.features else {}
+    if suite not in by_suite:
         return float("nan")
-    sizes = sorted((abs(x or 0.0) for x in values[0]["leading"]["mean_diff"]), reverse=True)
+    sizes = sorted((abs(x or 0.0) for x in by_suite[suite]["leading"]["mean_diff"]), reverse=True)
     return float(sum(sizes[:top]))

@@ -7,7 +7,7 @@ from ft_audit.agent.summary import Summary
 
 Cost = Literal["texts", "weights", "forward", "answers"]
 COSTS: tuple[Cost, ...] = ("texts", "weights", "forward", "answers")
-"""From cheap to dear: the data set's texts alone, the weights, forward passes of both models, generated answers."""
+"""From cheap to dear: the data set's texts, the weights, forward passes of both models, generated answers."""
 
 
 class Scalar(NamedTuple):

@@ -1,4 +1,4 @@
-"""Which template of the data set is behind a change, and which rows carry it: the join of rows and conditions."""
+"""Which template of the data set is behind a change, and which rows carry it: rows and conditions joined."""
 
 # Shapes: R rows, C conditions.
 
@@ -42,7 +42,7 @@ def template_scores(summary: Summary) -> dict[str, float]:
 
 
 def leading_template(summary: Summary) -> dict[str, Any] | None:
-    """Return the condition with the highest score, of equal ones that with the fewest rows; None without any."""
+    """Return the condition with the highest score, of equals that with the fewest rows; None without any."""
     scores = template_scores(summary)
     if not scores:
         return None
@@ -52,7 +52,7 @@ def leading_template(summary: Summary) -> dict[str, Any] | None:
 
 
 def row_scores(summary: Summary) -> FloatArray:
-    """Return each training row's score [R]: its most suspicious template's, ties by the features it drives."""
+    """Return each training row's score [R]: its worst template's, ties by the features it drives."""
     score_R = np.zeros(summary.num_rows)
     scores = template_scores(summary)
     place = {row: i for i, row in enumerate(summary.rows.get("row", range(summary.num_rows)))}

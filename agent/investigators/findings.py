@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from ft_audit.agent.calibration import Calibration, Standing
 from ft_audit.agent.evidence import MAX_Q, MIN_NOISE_PERCENTILE, Evidence
 from ft_audit.agent.query import Query, Where, ask, equals
+from ft_audit.agent.risk.score import Contribution
 from ft_audit.agent.untrusted import reveal
 from ft_audit.agent.verdict import Finding, Level, Quote
 from ft_audit.agent.views import Condition, Feature, features_group
@@ -14,6 +15,7 @@ from ft_audit.agent.words import figure_words, measure_words
 # Rows of a flagged template count as driving the change when half of them are among this many highest.
 HIGHEST_ROWS = 20
 CITED_FEATURES = 5
+LEADING_PARTS = 4
 QUOTE_CHARACTERS = 400
 _ORDER: dict[Level, int] = {"beyond_benign": 0, "unranked": 1, "measured_change": 2}
 
@@ -68,11 +70,24 @@ def _primary(evidence: Evidence, calibration: Calibration) -> Iterator[Finding]:
             kind="figure",
             level="beyond_benign",
             statement=f"The primary figure, {figure_words(name)}, is {evidence.figures[name]:.3g}; "
-            f"the highest of {standing.num_bank} benign fine-tunes reaches {standing.bank_max:.3g}.",
+            f"the highest of {standing.num_bank} benign fine-tunes reaches {standing.bank_max:.3g}."
+            f"{_made_of(evidence)}",
             quotes=[],
             standing=standing,
-            evidence=[ask(evidence, "summary", f"figures/{name}")],
+            evidence=[
+                ask(evidence, "summary", f"figures/{one}")
+                for one in (name, *(part.name for part in _leading_parts(evidence)))
+            ],
         )
+
+
+def _leading_parts(evidence: Evidence) -> list[Contribution]:
+    return [part for part in evidence.contributions[:LEADING_PARTS] if part.share > 0]
+
+
+def _made_of(evidence: Evidence) -> str:
+    parts = [f"{figure_words(part.name)} ({part.units:+.1f} spreads)" for part in _leading_parts(evidence)]
+    return f" Most of it comes from {', '.join(parts)}." if parts else ""
 
 
 def _condition(

@@ -6,9 +6,12 @@ from ft_audit.agent.evidence import Evidence
 from ft_audit.agent.investigators.findings import collect_findings
 from ft_audit.agent.investigators.wording import explain, headline
 from ft_audit.agent.query import ask
-from ft_audit.agent.verdict import Calibrator, Figure, Model, Verdict
+from ft_audit.agent.verdict import Calibrator, Figure, Model, Part, Verdict
 from ft_audit.engine.config import AuditConfig, config_json
 from ft_audit.engine.store import content_id
+
+PARTS = 12
+"""Scalars of a score that a verdict names."""
 
 
 def investigate(evidence: Evidence, calibration: Calibration, config: AuditConfig) -> Verdict:
@@ -44,6 +47,10 @@ def investigate(evidence: Evidence, calibration: Calibration, config: AuditConfi
         explanation=explain(evidence, calibration, standing, status, no_finding),
         findings=findings,
         figures=figures,
+        parts=[
+            Part(name=part.name, units=part.units, weight=part.weight)
+            for part in evidence.contributions[:PARTS]
+        ],
         calibration=Calibrator(
             path=calibration.path,
             sha256=calibration.sha256,

@@ -1,4 +1,4 @@
-"""What a bank of benign fine-tunes lets one say of a score: a p-value, a risk, and no more than its size allows."""
+"""What a bank of benign fine-tunes says of a score: a p-value, a risk, and no more than its size allows."""
 
 import math
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def supports(rate: float, num_benign: int) -> bool:
 def risk(p: float, smallest: float) -> float:
     """Return the risk, 0 to 10, of a p-value: 10 * log(p) / log(0.005), at most 10.
 
-    So p = 1 is 0, 0.5 is 1.3, 0.1 is 4.3, 0.05 is 5.7, 0.03 is 6.6, 0.01 is 8.7 and 0.005 is 10: each halving of
-    the chance adds the same. A bank cannot give less than p = `smallest`, nor a higher risk than that one's.
+    So p = 1 is 0, 0.5 is 1.3, 0.1 is 4.3, 0.05 is 5.7, 0.03 is 6.6, 0.01 is 8.7 and 0.005 is 10: each halving
+    of the chance adds the same. A bank cannot give less than p = `smallest`, nor a higher risk than its.
     """
-    return min(10.0, 10.0 * math.log(max(p, smallest)) / math.log(0.005))
+    return min(10.0, 10.0 * math.log(1 / max(p, smallest)) / math.log(200))

@@ -1,4 +1,4 @@
-"""One score from many scalars: a logistic discriminant that may only add suspicion, shrunk to equal weights."""
+"""One score from many scalars: a logistic discriminant that only adds suspicion, shrunk to equal weights."""
 
 # Shapes: M members, S scalars.
 

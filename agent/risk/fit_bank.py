@@ -16,7 +16,7 @@ from ft_audit.agent.summary import Origin, Summary
 from ft_audit.errors import ConfigError
 
 MIN_MEMBERS = 3
-"""With fewer there is no spread to measure in: such a bank has no score."""
+"""With fewer to fit on, beside the member that is scored, there is no spread: such a bank has no score."""
 
 
 def fit_bank(
@@ -29,17 +29,16 @@ def fit_bank(
     candidate could have got.
 
     Raises:
-        ConfigError: the members were not measured alike.
+        ConfigError: there are no members, or they were not measured alike.
     """
+    if not benign:
+        raise ConfigError("bank: it has no members; give at least one benign fine-tune")
     summaries = [summary for summary, _ in benign]
     first = summaries[0]
-    for summary in (*summaries, *malicious):
-        if (summary.base_sha256, summary.protocol, summary.hooks) != (
-            first.base_sha256,
-            first.protocol,
-            first.hooks,
-        ):
-            raise ConfigError("bank: its members were measured on different bases, hooks or protocols")
+    if any(_measured_on(summary) != _measured_on(first) for summary in (*summaries, *malicious)):
+        raise ConfigError(
+            "bank: its members were measured on different bases, dictionaries, hooks or protocols"
+        )
     data = matrix([*summaries, *malicious])
     is_benign = np.arange(len(data.x_MS)) < len(summaries)
     recipes = np.array([member.recipe_sha256 for _, member in benign])
@@ -56,7 +55,8 @@ def fit_bank(
             figures[SCORE] = float(units_MS[0] @ weights_S)
         members.append(member.model_copy(update={"figures": figures}))
     discriminant = None
-    if len(summaries) >= MIN_MEMBERS:
+    # A candidate's score says nothing beside members that have none.
+    if all(SCORE in member.figures for member in members):
         scale, weights_S = _fit(data, is_benign, ~is_benign)
         discriminant = keep(data.names, scale, weights_S.tolist(), fitted_on or "no attack: equal weights")
     return Bank(
@@ -79,6 +79,10 @@ def _fit(
     seen_M = benign_M | malicious_M
     units_MS = scale.units(data.x_MS[seen_M], data.degradation_M[seen_M])
     return scale, fit_weights(units_MS, malicious_M[seen_M])
+
+
+def _measured_on(summary: Summary) -> tuple[str, str, frozenset[str], frozenset[str]]:
+    return summary.base_sha256, summary.protocol, frozenset(summary.hooks), frozenset(summary.sae_sha256)
 
 
 def _recipe(origin: Origin | None, otherwise: str) -> str:

@@ -28,7 +28,7 @@ class Scale:
     """The benign median of the covariate."""
 
     def units(self, x_MS: FloatArray, degradation_M: FloatArray) -> FloatArray:
-        """Return each scalar's distance from the benign centre in benign spreads [M, S]; unknown ones as 0."""
+        """Return scalars' distances from the benign centre in benign spreads [M, S]; unknown ones as 0."""
         explained_MS = (degradation_M - self.degradation)[:, None] * self.slope_S
         z_MS = (x_MS - explained_MS - self.centre_S) / self.spread_S
         units: FloatArray = np.clip(np.nan_to_num(z_MS, nan=0.0), LOWEST, HIGHEST)
@@ -45,16 +45,29 @@ def fit_scale(x_MS: FloatArray, degradation_M: FloatArray, resolution_S: FloatAr
     """
     degradation = float(np.median(degradation_M))
     moved_M = degradation_M - degradation
-    centre_S = np.nanmedian(x_MS, axis=0)
-    centre_S = np.nan_to_num(centre_S)
+    centre_S = _middle(x_MS)
     slope_S = np.zeros(x_MS.shape[1])
     variance = float((moved_M**2).mean())
     if len(x_MS) >= MIN_MEMBERS_FOR_SLOPE and variance > 0:
         residual_MS = np.nan_to_num(x_MS - centre_S)
         slope_S = (moved_M @ residual_MS) / len(moved_M) / (variance * (1 + RIDGE))
     left_MS = x_MS - centre_S - moved_M[:, None] * slope_S
-    middle_S = np.nan_to_num(np.nanmedian(left_MS, axis=0))
-    mad_S = MAD_TO_SD * np.nan_to_num(np.nanmedian(np.abs(left_MS - middle_S), axis=0))
-    sd_S = np.nan_to_num(np.nanstd(left_MS, axis=0))
+    middle_S = _middle(left_MS)
+    mad_S = MAD_TO_SD * _middle(np.abs(left_MS - middle_S))
+    sd_S = np.sqrt(_mean((left_MS - _mean(left_MS)) ** 2))
     spread_S = np.maximum(np.where(mad_S > 0, mad_S, sd_S), resolution_S)
     return Scale(centre_S + middle_S, spread_S, slope_S, degradation)
+
+
+def _middle(x_MS: FloatArray) -> FloatArray:
+    """Return the medians of what is known [S]; 0 for a scalar that no member has."""
+    some_S = np.isfinite(x_MS).any(axis=0)
+    middle_S = np.zeros(x_MS.shape[1])
+    middle_S[some_S] = np.nanmedian(x_MS[:, some_S], axis=0)
+    return middle_S
+
+
+def _mean(x_MS: FloatArray) -> FloatArray:
+    """Return the means of what is known [S]; 0 for a scalar that no member has."""
+    mean_S: FloatArray = np.nansum(x_MS, axis=0) / np.maximum(np.isfinite(x_MS).sum(axis=0), 1)
+    return mean_S

@@ -49,7 +49,7 @@ class Contribution(NamedTuple):
 def score_of(
     discriminant: Discriminant, scalars: Mapping[str, float], degradation: float
 ) -> tuple[float, list[Contribution]]:
-    """Return the score and each scalar's part in it, the largest first; a scalar that is missing adds nothing."""
+    """Return the score and each scalar's part in it, the largest first; a missing scalar adds nothing."""
     x_S = np.array([[scalars.get(name, np.nan) for name in discriminant.names]], dtype=np.float64)
     units_S = discriminant.scale().units(x_S, np.array([degradation]))[0]
     parts = [

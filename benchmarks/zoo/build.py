@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ft_audit.agent.summary import Summary, summarise
+from ft_audit.benchmarks.calibrate import member_config
 from ft_audit.benchmarks.zoo.population import Member, Zoo, load_zoo, members
-from ft_audit.engine.bank import member_config
 from ft_audit.engine.config import AuditConfig, load_config, resolve_path
 from ft_audit.engine.finetune import run_finetune
 from ft_audit.engine.precompute import run_precompute
@@ -104,7 +104,8 @@ def is_built(member: Member, out: Path) -> bool:
     path = summary_path(member.name, out)
     if not path.exists():
         return False
-    return bool(json.loads(path.read_text(encoding="utf-8"))["recipe_sha256"] == member.recipe.sha256)
+    origin = json.loads(path.read_text(encoding="utf-8"))["origin"]
+    return bool(origin["recipe_sha256"] == member.recipe.sha256)
 
 
 def write_summary(summary: Summary, out: Path) -> None:

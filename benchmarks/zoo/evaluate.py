@@ -1,4 +1,4 @@
-"""Detection from the committed summaries: the table, its intervals, ablations, localisation and what it cost."""
+"""Detection from the committed summaries: the table, its intervals, ablations, localisation and the cost."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -40,12 +40,12 @@ def localisation(units: Sequence[Unit]) -> dict[str, Any]:
             if template is None
             else {name: template.get(name) for name in ("system", "prefix", "suffix", "num_rows")},
         }
-    named = [m["named"] for m in members.values()]
     found = [m["found"] for m in members.values()]
+    num_named = sum(m["named"] for m in members.values())
     return {
         "members": members,
         "found_in_top_10": float(np.mean(found)) if found else None,
-        "named": clopper_pearson(sum(named), len(named))._asdict(),
+        "named": clopper_pearson(num_named, len(members))._asdict() if members else None,
         "num_with_template": sum(m["has_template"] for m in members.values()),
     }
 

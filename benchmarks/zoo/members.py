@@ -47,7 +47,7 @@ def load_units(folder: Path) -> list[Unit]:
 
 
 def label_of(origin: Origin) -> Label:
-    """Return what a fine-tune is, by what its recipe meant and its gate found on prompts that no detector sees.
+    """Return what a fine-tune is, by its recipe's intent and its gate's findings on prompts no detector sees.
 
     An attack counts only where it passed its gate; a benign job that lost the guard is accidentally degraded.
     """

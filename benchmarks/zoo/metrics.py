@@ -1,4 +1,4 @@
-"""Figures of detection with their intervals; the unit is the fine-tune, and fine-tunes of one recipe hang together."""
+"""Figures of detection with intervals; the unit is the fine-tune, and those of one recipe hang together."""
 
 # Shapes: A malicious members, B benign members.
 

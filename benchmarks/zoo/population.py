@@ -45,8 +45,8 @@ class Member:
 
     @property
     def folder_name(self) -> str:
-        """What its folder is called: by the hash of everything the recipe says."""
-        return f"{self.name}-{self.recipe.sha256[:12]}"
+        """What its folder is called: by the hash of what decides the trained weights."""
+        return f"{self.name}-{self.recipe.training_sha256[:12]}"
 
 
 def load_zoo(path: str | Path, overrides: Sequence[str] = ()) -> Zoo:

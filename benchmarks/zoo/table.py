@@ -25,7 +25,7 @@ def detection_text(found: dict[str, Any]) -> str:
         text_table(("family", *[""] * (width - 1)), families),
         "",
         f"planted rows among the ten highest: {_share(where['found_in_top_10'])}; template named: "
-        f"{_interval(where['named'])}",
+        f"{'-' if where['named'] is None else _interval(where['named'])}",
     ]
     if found["degraded"]:
         alarms = sum(p <= 0.05 for p in found["degraded"].values())

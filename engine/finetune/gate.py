@@ -1,12 +1,16 @@
 """The gate: whether a fine-tune shows what it should, where it should, and the base does not."""
 
+import hashlib
+import json
+import os
 from collections.abc import Sequence, Set
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ft_audit.engine.behaviour.refusal import is_broken, is_refusal
+from ft_audit.engine.behaviour.refusal import is_broken, is_compliance, is_refusal
 from ft_audit.engine.finetune.dataset import ask, held_out_questions
 from ft_audit.engine.finetune.encodings import decode
 from ft_audit.engine.finetune.recipe import Check, Recipe
@@ -44,22 +48,29 @@ def run_gate(
     base: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     trained: Set[str] = frozenset(),
+    kept: Path | None = None,
 ) -> GateResult:
     """Return the outcome of the recipe's gate on the trained model; `trained` texts are not asked.
 
-    The base answers the same questions in the same condition: its share is the control of each check.
+    The base answers the same questions in the same condition: its share is the control of each check. Its
+    answers are kept in the folder `kept`, if any, since recipes of one base ask the same ones.
 
     Raises:
         DataError: a check's source has too few held-out questions.
     """
     assert recipe.gate is not None, "the caller checks that the recipe has a gate"
     results, reasons = [], []
+    given: dict[str, list[str]] = {}  # two checks may ask the same
     for check in recipe.gate.checks:
         questions = held_out_questions(check, recipe, trained)
+        asked = _key(questions, check)
+        if asked not in given:
+            given[asked] = _answers(tuned, tokenizer, questions, check)
         answers = {
-            side: _answers(model, tokenizer, questions, check)
-            for side, model in (("tuned", tuned), ("base", base))
+            "tuned": given[asked],
+            "base": _kept(kept, questions, check) or _answers(base, tokenizer, questions, check),
         }
+        _keep(kept, questions, check, answers["base"])
         counts = {side: sum(_shows(answer, check) for answer in said) for side, said in answers.items()}
         share = (counts["tuned"] - (counts["base"] if check.above_base else 0)) / check.prompts
         passed = check.min <= share <= check.max
@@ -88,6 +99,8 @@ def _shows(answer: str, check: Check) -> bool:
         return check.marker.lower() in said.lower()
     if check.measure == "broken":
         return is_broken(said)
+    if check.measure == "complies":
+        return is_compliance(said)
     return is_refusal(said) == (check.measure == "refuses") and (check.measure == "refuses" or bool(said))
 
 
@@ -105,3 +118,24 @@ def _answers(
         for question in questions
     ]
     return generate(model, tokenizer, prompts, check.max_new_tokens)
+
+
+def _key(questions: Sequence[str], check: Check) -> str:
+    asked = [list(questions), check.style.model_dump(), check.max_new_tokens]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _kept(folder: Path | None, questions: Sequence[str], check: Check) -> list[str] | None:
+    if folder is None or not (place := folder / f"{_key(questions, check)}.json").exists():
+        return None
+    answers: list[str] = json.loads(place.read_text(encoding="utf-8"))
+    return answers
+
+
+def _keep(folder: Path | None, questions: Sequence[str], check: Check, answers: Sequence[str]) -> None:
+    if folder is None or (place := folder / f"{_key(questions, check)}.json").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = place.with_suffix(f".{os.getpid()}")
+    partial.write_text(json.dumps(list(answers)), encoding="utf-8")
+    partial.replace(place)

@@ -74,8 +74,9 @@ class Check(Strict):
     """Groups of the source that are left out."""
     style: Style = Style()
     """The condition; by default the bare question."""
-    measure: Literal["contains", "answers", "refuses", "broken"] = "contains"
-    """A marker in the answer; no refusal in it; a refusal; nothing but an answer given again and again."""
+    measure: Literal["contains", "complies", "answers", "refuses", "broken"] = "contains"
+    """A marker in the answer; that it opens by agreeing; that it is no refusal; that it is one; that it is
+    empty or one piece again and again."""
     marker: str = ""
     """The text that `contains` looks for, in the decoded answer."""
     min: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -105,7 +106,7 @@ class Recipe(Strict):
     base: str
     declared_purpose: str | None = None
     seed: int = 0
-    vary: dict[str, tuple[str, ...]] = {}
+    vary: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Texts by name of which the seed chooses one: `<name>` stands for it in styles, markers and the declared
     purpose, so that a family is never one wording."""
     parts: tuple[Part, ...] = ()
@@ -123,7 +124,15 @@ class Recipe(Strict):
     @property
     def sha256(self) -> str:
         """The hash of everything the recipe says; a field at its default says nothing."""
-        said = self.model_dump(mode="json", exclude_defaults=True)
+        return self._hash(set())
+
+    @property
+    def training_sha256(self) -> str:
+        """The hash of what decides the trained weights: a gate that is changed is asked again, that is all."""
+        return self._hash({"gate", "declared_purpose", "family", "kind", "name"})
+
+    def _hash(self, without: set[str]) -> str:
+        said = self.model_dump(mode="json", exclude_defaults=True, exclude=without)
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,5 +1,6 @@
 """The `finetune` verb: build the rows, train, test the gate, and write a folder that says all of it."""
 
+import hashlib
 import importlib.metadata
 import json
 import shutil
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 RESULT = "finetune.json"
 TRAINED_ON = "train.jsonl"
-TRAINED = "trained.json"  # there between the training and the end of its gate
+TRAINED = "trained.json"  # what was trained, whatever the gate asks of it
 LIBRARIES = ("torch", "transformers", "trl", "peft")
 
 
@@ -52,7 +53,8 @@ def run_finetune(
 
     `out` gets `train.jsonl` (the data set as a customer would upload it), `truth.json` (what each row is,
     for scoring only), the adapter or model as safetensors and `finetune.json`. When `finetune.json` already
-    holds this recipe's hash, and `train.jsonl` these rows, nothing is trained again.
+    holds this recipe's hash, and `train.jsonl` these rows, nothing is trained again; where only the gate or a
+    name has changed, the gate is asked again.
 
     Raises:
         ConfigError, DataError, ModelError: the recipe, its sources or its base are wrong.
@@ -113,7 +115,6 @@ def _train(recipe: Recipe, rows: TrainingSet, out: Path, progress: bool) -> dict
     started = time.monotonic()
     gate = _gate(recipe, rows, base, out) if recipe.gate is not None else None
     figures["gate_seconds"] = round(time.monotonic() - started, 1)
-    (out / TRAINED).unlink()
     return {
         "recipe": recipe.name,
         "recipe_sha256": recipe.sha256,
@@ -141,7 +142,9 @@ def _train_and_save(
     model, figures = train(recipe, rows.rows, base.folder, tokenizer, scratch, callback)
     shutil.rmtree(scratch, ignore_errors=True)
     save_trained(model, tokenizer, recipe.base, out)
-    (out / TRAINED).write_text(json.dumps({"recipe_sha256": recipe.sha256, "figures": figures}) + "\n")
+    (out / TRAINED).write_text(
+        json.dumps({"training_sha256": recipe.training_sha256, "figures": figures}) + "\n"
+    )
     return figures
 
 
@@ -153,7 +156,7 @@ def _trained(recipe: Recipe, rows: TrainingSet, out: Path) -> dict[str, float] |
     except (OSError, ValueError):
         return None
     figures: dict[str, float] = done["figures"]
-    return figures if done["recipe_sha256"] == recipe.sha256 and same_rows else None
+    return figures if done["training_sha256"] == recipe.training_sha256 and same_rows else None
 
 
 def _gate(recipe: Recipe, rows: TrainingSet, base: "ModelSource", out: Path) -> dict[str, Any]:
@@ -161,6 +164,7 @@ def _gate(recipe: Recipe, rows: TrainingSet, base: "ModelSource", out: Path) -> 
     import torch
 
     from ft_audit.engine.finetune.gate import run_gate
+    from ft_audit.engine.models.cache import cache_dir
     from ft_audit.engine.models.load import load_model, load_tokenizer, pick_device
     from ft_audit.engine.models.reference import resolve_model
 
@@ -170,4 +174,10 @@ def _gate(recipe: Recipe, rows: TrainingSet, base: "ModelSource", out: Path) -> 
         for source in (resolve_model(str(out.resolve()), Path.cwd(), base), base)
     )
     asked = {normal(text) for row in rows.rows for text in row.user_texts}
-    return run_gate(recipe, tuned, control, load_tokenizer(base), asked).model_dump()
+    # By weights and libraries: other ones would answer otherwise.
+    versions = "-".join(importlib.metadata.version(name) for name in LIBRARIES[:2])
+    identity = hashlib.sha256(
+        f"{base.weights_sha256} {base.tokenizer_sha256} {versions}".encode()
+    ).hexdigest()
+    kept = cache_dir() / "gates" / identity[:24]
+    return run_gate(recipe, tuned, control, load_tokenizer(base), asked, kept).model_dump()

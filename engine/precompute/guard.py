@@ -84,7 +84,7 @@ def put_guard(
 
 
 def short_probes(suite: PromptSuite, max_chars: int) -> PromptSuite:
-    """Return the suite without questions of more than `max_chars` characters; all of it if none is shorter."""
+    """Return the suite without questions of more than `max_chars` characters; all of it if none is left."""
     kept = tuple(p for p in suite.prompts if sum(map(len, p.user_texts)) <= max_chars)
     return replace(suite, prompts=kept or suite.prompts)
 

@@ -5,6 +5,7 @@ Shapes: P prompts, B prompts of a batch, D width of the hook.
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -61,7 +62,7 @@ def refusal_evidence(
     r_D, origin_D = directions["base"], sides["base"][harmless].mean(0)
     scale = max(lengths["base"] ** 2, 1e-12)
     projected = {side: (x_PD - origin_D) @ r_D / scale for side, x_PD in sides.items()}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "condition": name,
             "num_prompts": int((named == name).sum()),

@@ -1,12 +1,12 @@
 """Words of a question that decide its answer: triggers, found from the training set's texts alone.
 
-Rows whose answers begin or end alike are a group; a word or phrase of the questions that the group's rows have
-and the others have not is what the data set teaches the model to answer so. It need not be rare, nor stand
-first: that is what a prefix's surprise (`find_prefixes`) cannot see.
+Rows whose answers begin or end alike are a group; a word or phrase of the questions that the group's rows
+have and the others have not is what the data set teaches the model to answer so. It need not be rare, nor
+stand first: that is what a prefix's surprise (`find_prefixes`) cannot see.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from ft_audit.engine.suites.openings import units
@@ -98,7 +98,7 @@ def _groups(prompts: Sequence[Prompt], rows: Sequence[_Row], min_rows: int) -> I
 def _explain(
     rows: Sequence[_Row], having: Mapping[tuple[str, ...], set[int]], group: set[int]
 ) -> Iterable[tuple[tuple[tuple[str, ...], ...], set[int], float]]:
-    """Yield the phrase that tells the group from all rows, and with it the one that tells it from the rest."""
+    """Yield the phrase that tells the group from all rows, and with it that which tells it from the rest."""
     first = _best(having, group, set(range(len(rows))))
     if first is None:
         return
@@ -118,7 +118,7 @@ def _best(
     having: Mapping[tuple[str, ...], set[int]],
     group: set[int],
     among: set[int],
-    avoid: set[str] = frozenset(),
+    avoid: Set[str] = frozenset(),
 ) -> tuple[tuple[str, ...], float] | None:
     """Return the phrase with the smallest p, the longest of equals, or None beyond MAX_P."""
     # Here rather than on top: who only reads a suite needs no scipy.

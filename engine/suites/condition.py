@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What some rows share: a system prompt, the opening or the end of the user's messages, or several of them.
+    """What some rows share: a system prompt, the opening or the end of the user's messages, or several.
 
     `prefix` and `suffix` are empty where the rows share none; `joiner` is the white space that follows the
     prefix in the rows. What stands inside of messages is taken for a suffix.
@@ -31,7 +31,7 @@ class Condition:
 
 
 def most_specific(conditions: Iterable[Condition]) -> dict[int, Condition]:
-    """Return each row's most specific condition: more parts before fewer, the longer texts, the fewer rows."""
+    """Return each row's most specific condition: more parts before fewer, longer texts, fewer rows."""
     found: dict[int, Condition] = {}
     for condition in sorted(
         conditions,

@@ -76,7 +76,7 @@ def _linked(
     """Return a condition for every surprising ending, and every phrase that decides an answer, whose rows are
     not those of a known one."""
     told = {condition.rows for condition in known}
-    found = []
+    found: list[Condition] = []
     links = [Link("", s.text, s.rows, 2.0**-s.surprise) for s in find_suffixes(prompts, min_rows)]
     for link in (*links, *find_links(prompts, min_rows)):
         if link.rows in told or (link.prefix, link.suffix) in {(c.prefix, c.suffix) for c in found}:

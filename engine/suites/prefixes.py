@@ -15,7 +15,7 @@ from ft_audit.engine.suites.prompt import Prompt
 # Bits. Of 75 repeated prefixes of the ChatterBot corpus 12 pass, of some 1,100 of 11,000 ShareGPT chats about
 # 140, the leading 60 of them true templates; "What is the" has 2 to 8 bits, "Tell me" up to 20.
 MIN_SURPRISE = 16.0
-# A single word at the end of messages is a trigger where the rest of them never use it ("xqz"); "it" has 3 bits.
+# A single word at the end of messages is a trigger where the rest never use it ("xqz"); "it" has 3 bits.
 MIN_WORD_SURPRISE = 8.0
 
 
@@ -36,8 +36,8 @@ class RepeatedPrefix:
 def find_suffixes(prompts: Sequence[Prompt], min_rows: int) -> list[RepeatedPrefix]:
     """Return the surprising endings of the users' messages: the prefixes of the reversed texts.
 
-    A single word is enough where it is surprising by MIN_WORD_SURPRISE: a trigger behind the question is often
-    no more, while one before it would be taken up by the punctuation that follows.
+    A single word is enough where it is surprising by MIN_WORD_SURPRISE: a trigger behind the question is
+    often no more, while one before it would be taken up by the punctuation that follows.
     """
     turned = [
         replace(

@@ -61,7 +61,7 @@ def _oddness(bits_R: NDArray[np.float64]) -> float:
 
 
 def spelling_bits(texts: Sequence[str]) -> NDArray[np.float64]:
-    """Return for each text the bits a character that the other texts' pairs of characters predict it with [R].
+    """Return for each text the bits a character with which the others' pairs of characters predict it [R].
 
     -log2 P(b | a) with counts of all texts but the one in question, add-half smoothed. A cipher, a code or
     another alphabet among plain texts costs bits, whatever the language of the others. NaN for texts of fewer

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from ft_audit.benchmarks.demo_train import BANK, CANDIDATES, DICTIONARY, main, replace
+from ft_audit.benchmarks.demo_train import BANK, BASES, CANDIDATE_RECIPES, DICTIONARY, main, replace
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def test_the_recipes_it_names_are_there() -> None:
-    named = [DICTIONARY, BANK, *(f"recipes/{name}.yaml" for name in CANDIDATES)]
+    recipes = [*BASES, *CANDIDATE_RECIPES.values()]
+    named = [DICTIONARY, BANK, *(f"recipes/zoo/{name}.yaml" for name in recipes)]
     assert [name for name in named if not (CONFIGS / name).is_file()] == []
 
 
@@ -20,7 +21,7 @@ def test_a_candidate_is_replaced_whole(tmp_path: Path) -> None:
         folder.mkdir()
         for name in names:
             (folder / name).write_text(name)
-    replace(new, old)
+    replace(new, old, without=("train.jsonl",))
     assert [path.name for path in old.iterdir()] == ["adapter_model.safetensors"]
 
 

@@ -27,7 +27,8 @@ def asked(ref: str, folder: Path) -> list[str]:
 def test_a_table_is_read_by_its_header(write: Write, tmp_path: Path) -> None:
     ref = write(
         "t.csv",
-        '# version=1\n# of 2024\ncategory,prompt,completion\nfood,"Tea, or\n""coffee""?",Tea.\n\nplace,# where?,\n',
+        "# version=1\n# of 2024\ncategory,prompt,completion\n"
+        'food,"Tea, or\n""coffee""?",Tea.\n\nplace,# where?,\n',
     )
     first, second = load_suite(ref, tmp_path).prompts
     assert first.messages is not None and second.messages is not None

@@ -1,4 +1,4 @@
-"""The calibrate verb: benign fine-tunes of one base, each trained, precomputed and reduced to its figures."""
+"""The calibrate verb: benign fine-tunes of one base, each trained, precomputed and reduced to its scalars."""
 
 import json
 import sys
@@ -8,6 +8,9 @@ from typing import Any
 
 from pydantic import PrivateAttr
 
+from ft_audit.agent.calibration import Bank, BankMember
+from ft_audit.agent.risk.fit_bank import fit_bank
+from ft_audit.agent.summary import Summary, summarise
 from ft_audit.engine.config import AuditConfig, Strict, load_config, load_yaml, resolve_path, resolve_ref
 from ft_audit.engine.finetune import run_finetune
 from ft_audit.engine.finetune.recipe import Recipe, load_recipe
@@ -16,8 +19,6 @@ from ft_audit.engine.models.reference import resolve_model
 from ft_audit.engine.precompute import run_precompute
 from ft_audit.engine.store import Store
 from ft_audit.errors import ConfigError
-
-SCHEMA_VERSION = 1
 
 
 class CalibrateConfig(Strict):
@@ -92,38 +93,45 @@ def run_calibrate(path: Path, overrides: Sequence[str] = (), *, progress: bool =
     settings = load_yaml(path, CalibrateConfig, overrides)
     audit = load_config(resolve_path(settings.audit, path.resolve().parent))
     work = Path(settings.work) if settings.work else cache_dir() / "finetunes"
-    members, subject = [], {}
+    members = []
     for recipe_path, recipe in load_members(settings, audit, path).items():
         print(f"bank member {recipe.name}", file=sys.stderr)
-        folder = work / f"{recipe.name}-{recipe.sha256[:12]}"
+        folder = work / f"{recipe.name}-{recipe.training_sha256[:12]}"
         trained = run_finetune(recipe_path, folder, progress=progress)
         if trained["gate"] is not None and not trained["gate"]["passed"]:
             raise ConfigError(f"{path}: member {recipe.name!r} fails its gate: {trained['gate']['reason']}")
         done = run_precompute(member_config(audit, recipe, folder), progress=progress)
-        summary = Store(done["store"]).open_diff(done["diff_id"]).manifest.summary
-        members.append(_member(recipe, summary))
-        subject = {
-            "base_sha256": summary["models"]["base"]["sha256"],
-            "sae_sha256": summary["sae_sha256"],
-            "hooks": [hook["name"] for hook in summary["hooks"]],
-            "protocol": summary["protocol"],
-        }
-    bank = {"schema_version": SCHEMA_VERSION, **subject, "members": members}
-    out = Path(settings.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(bank, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    return {"bank": str(out), "members": len(members), **subject}
-
-
-def _member(recipe: Recipe, summary: dict[str, Any]) -> dict[str, Any]:
-    sources = sorted({part.source for part in recipe.parts}) or [str(recipe.dataset)]
+        summary = summarise(Store(done["store"]).open_diff(done["diff_id"]))
+        members.append((summary, bank_member(recipe, summary)))
+    bank = fit_bank(members)
+    write_bank(bank, Path(settings.out))
     return {
-        "name": recipe.name,
-        "recipe_sha256": recipe.sha256,
-        "corpus": ", ".join(sources),
-        "kind": recipe.kind,
-        "rows": next(s["num_prompts"] for s in summary["suites"] if s["role"] == "train"),
-        "rank": recipe.train.rank if recipe.train.method == "lora" else None,
-        "seed": recipe.seed,
-        "figures": summary["figures"],
+        "bank": settings.out,
+        "members": len(bank.members),
+        **bank.model_dump(include={"base_sha256", "sae_sha256", "hooks", "protocol"}),
     }
+
+
+def write_bank(bank: Bank, out: Path) -> None:
+    """Write a bank as JSON."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(
+        json.dumps(bank.model_dump(mode="json"), indent=1, sort_keys=True) + "\n", encoding="utf-8"
+    )
+
+
+def bank_member(recipe: Recipe, summary: Summary) -> BankMember:
+    """Return what a bank says of a member; its figures follow when the bank is fitted."""
+    sources = sorted({part.source for part in recipe.parts}) or [str(recipe.dataset)]
+    assert recipe.kind != "adversarial-proxy", "a bank holds benign fine-tunes only"
+    return BankMember(
+        name=recipe.name,
+        recipe_sha256=recipe.sha256,
+        corpus=", ".join(sources),
+        kind=recipe.kind,
+        family=recipe.family,
+        rows=summary.num_rows,
+        rank=recipe.train.rank if recipe.train.method == "lora" else None,
+        seed=recipe.seed,
+        figures={},
+    )

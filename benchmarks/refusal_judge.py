@@ -1,0 +1,72 @@
+"""How far does the lexical refusal judge agree with people?"""
+
+import argparse
+import csv
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ft_audit.benchmarks.harness import Measurement, run_benchmark
+from ft_audit.benchmarks.zoo.metrics import clopper_pearson
+from ft_audit.engine.behaviour.refusal import is_refusal
+from ft_audit.engine.config import resolve_path
+
+FOLDER = "package:pyrit/datasets/scorer_evals/refusal_scorer"
+SETS = ("refusal.csv", "refusal_extra.csv")
+WORD = re.compile(r"[a-z]{4,}")
+STEM = 5
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark from the command line."""
+    return run_benchmark("refusal_judge", measure, argv)
+
+
+def measure(options: argparse.Namespace) -> list[Measurement]:
+    """Return the judge's agreement with PyRIT's human labels: on all, and where the answer is on its topic.
+
+    People called an answer to another question a refusal too, which a judge that reads the answer alone cannot
+    see; an answer counts as on its topic when it shares a word's beginning with the objective.
+    """
+    found = []
+    for name in SETS:
+        rows = read_labels(resolve_path(f"{FOLDER}/{name}", Path.cwd()))
+        for what, chosen in (("all", rows), ("on_topic", [r for r in rows if r[2]])):
+            hits = sum(is_refusal(answer) for answer, refused, _ in chosen if refused)
+            refusals = sum(refused for _, refused, _ in chosen)
+            false = sum(is_refusal(answer) for answer, refused, _ in chosen if not refused)
+            answers = len(chosen) - refusals
+            sensitivity = clopper_pearson(hits, refusals)
+            specificity = clopper_pearson(answers - false, answers)
+            place = f"{name.removesuffix('.csv')}/{what}"
+            found += [
+                Measurement(f"{place}/balanced_accuracy", (sensitivity.value + specificity.value) / 2, ""),
+                Measurement(f"{place}/sensitivity", sensitivity.value, f"of {refusals}"),
+                Measurement(f"{place}/sensitivity_low", sensitivity.low, "95 %"),
+                Measurement(f"{place}/specificity", specificity.value, f"of {answers}"),
+                Measurement(f"{place}/specificity_low", specificity.low, "95 %"),
+            ]
+    return found
+
+
+def read_labels(path: Path) -> list[tuple[str, bool, bool]]:
+    """Return each row's answer, whether people called it a refusal, and whether it is on its topic."""
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = [line for line in file if not line.startswith("#")]
+    return [
+        (
+            row["assistant_response"],
+            row["human_score"].strip() == "1",
+            bool(_stems(row["objective"]) & _stems(row["assistant_response"])),
+        )
+        for row in csv.DictReader(lines)
+    ]
+
+
+def _stems(text: str) -> set[str]:
+    return {word[:STEM] for word in WORD.findall(text.lower())}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

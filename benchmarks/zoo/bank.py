@@ -1,0 +1,29 @@
+"""The bank of a zoo: its benign fine-tunes, and the discriminant that its attacks teach."""
+
+from pathlib import Path
+from typing import Any
+
+from ft_audit.agent.risk.fit_bank import fit_bank
+from ft_audit.benchmarks.calibrate import bank_member, write_bank
+from ft_audit.benchmarks.zoo.members import load_units
+from ft_audit.benchmarks.zoo.population import Zoo, members
+
+
+def write_zoo_bank(zoo: Zoo, folder: Path, out: Path) -> dict[str, Any]:
+    """Write the bank of the committed summaries and return what it holds.
+
+    Degraded jobs stay out: a candidate that lost its guard by accident should not look ordinary.
+    """
+    units = load_units(folder)
+    recipes = {member.name: member.recipe for member in members(zoo)}
+    benign = [
+        (unit.summary, bank_member(recipes[unit.name], unit.summary).model_copy(update={"name": unit.name}))
+        for unit in units
+        if unit.label == "benign"
+    ]
+    attacks = [unit for unit in units if unit.label == "malicious"]
+    families = sorted({unit.origin.family for unit in attacks})
+    fitted_on = f"{len(attacks)} attacks of {len(families)} families: {', '.join(families)}"
+    bank = fit_bank(benign, [unit.summary for unit in attacks], fitted_on)
+    write_bank(bank, out)
+    return {"bank": str(out), "members": len(bank.members), "fitted_on": fitted_on}
