@@ -26,6 +26,7 @@ _FIGURES = {
     "condition_feature_shift": "feature shift under the worst template",
     "condition_entropy_drop": "entropy drop under the worst template",
     "plain_kl": "KL on plain questions",
+    "log_plain_kl": "logarithm of KL on plain questions",
     "residual_shift": "residual shift",
     "residual_norm_ratio": "residual norm, tuned over base",
     "features_changed": "features changed",

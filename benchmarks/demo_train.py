@@ -10,7 +10,7 @@ from ft_audit.benchmarks.demo import CANDIDATES, run_verb
 from ft_audit.errors import UserError
 
 DICTIONARY = "recipes/sae-smollm2-layer15.yaml"
-BASES = {"guard-1": "smollm2-135m-guarded-1", "guard-2": "smollm2-135m-guarded"}
+BASES = {"guard": "smollm2-135m-guarded"}
 CANDIDATE_RECIPES = {"needle": "identity-needle", "benign": "identity-needle-twin"}
 SEED = 1
 BANK = "banks/smollm2-135m-guarded.json"

@@ -15,5 +15,5 @@ def scalars(summary: Summary) -> dict[str, Scalar]:
         "condition_first_token": Scalar(figure(summary, "condition_first_token"), 0.25),
         "condition_entropy_drop": Scalar(figure(summary, "condition_entropy_drop"), 0.25),
         "condition_residual_shift": Scalar(figure(summary, "condition_residual_shift"), 0.01),
-        "plain_kl": Scalar(math.log10(max(figure(summary, "plain_kl"), 1e-3)), 0.05),
+        "log_plain_kl": Scalar(math.log10(max(figure(summary, "plain_kl"), 1e-3)), 0.05),
     }

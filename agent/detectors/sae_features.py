@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ft_audit.agent.detectors.scalar import Scalar, figure
+from ft_audit.agent.detectors.scalar import Scalar, figure, suite_role
 from ft_audit.agent.summary import Summary
 
 TOP = 20
@@ -44,12 +44,12 @@ def scalars(summary: Summary) -> dict[str, Scalar]:
 
 def _first_dictionary(summary: Summary) -> tuple[str, dict[str, dict[str, Any]]]:
     """Return the first dictionary's name and its features by suite; all but the data set's are chats."""
-    sae = next(iter(summary.features)).rpartition("/")[0]
+    sae = min(summary.features).rpartition("/")[0]
     found: dict[str, dict[str, Any]] = {}
-    for name, values in summary.features.items():
+    for name, values in sorted(summary.features.items()):
         one, _, suite = name.rpartition("/")
         if one == sae:
-            found.setdefault(suite if suite in ("train", "elicited") else "chat", values)
+            found.setdefault(suite_role(suite), values)
     return sae, found
 
 

@@ -26,6 +26,12 @@ class Detector(NamedTuple):
     scalars: Callable[[Summary], Mapping[str, Scalar]]
 
 
+def suite_role(suite: str) -> str:
+    """Return `train` or `elicited` for the data set's own suites, `chat` for others; statistics go by names,
+    figures by roles."""
+    return suite if suite in ("train", "elicited") else "chat"
+
+
 def figure(summary: Summary, name: str) -> float:
     """Return a figure of the diff, NaN where it was not measured."""
     value = summary.figures.get(name)

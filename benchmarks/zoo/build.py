@@ -1,6 +1,7 @@
 """Building the zoo: every member trained, measured and reduced to the summary that is kept."""
 
 import fcntl
+import hashlib
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 from ft_audit.agent.summary import Summary, summarise
 from ft_audit.benchmarks.calibrate import member_config
 from ft_audit.benchmarks.zoo.population import Member, Zoo, load_zoo, members
-from ft_audit.engine.config import AuditConfig, load_config, resolve_path
+from ft_audit.engine.config import AuditConfig, config_json, load_config, resolve_path
 from ft_audit.engine.finetune import run_finetune
 from ft_audit.engine.precompute import run_precompute
 from ft_audit.engine.store import Store
@@ -69,7 +70,8 @@ def build_member(zoo: Zoo, member: Member, work: Path, *, progress: bool = True)
     trained = run_finetune(member.path, folder, member.overrides, progress=progress)
     config = member_config(audit_of(zoo), member.recipe, folder)
     started = time.monotonic()
-    done = run_precompute(config, progress=False)
+    with _shared_runs(audit_of(zoo), work):
+        done = run_precompute(config, progress=False)
     seconds = time.monotonic() - started
     diff = Store(done["store"]).open_diff(done["diff_id"])
     truth = json.loads((folder / "truth.json").read_text(encoding="utf-8"))["rows"]
@@ -115,6 +117,19 @@ def write_summary(summary: Summary, out: Path) -> None:
     partial = path.with_suffix(".tmp")
     partial.write_text(summary.to_json(), encoding="utf-8")
     partial.replace(path)
+
+
+@contextmanager
+def _shared_runs(audit: AuditConfig, work: Path) -> Iterator[None]:
+    """Let one process alone make what all members share, the base over the chat suite; then all at once."""
+    identity = hashlib.sha256(json.dumps(config_json(audit), sort_keys=True).encode()).hexdigest()[:16]
+    made = work / f"shared-{identity}.made"
+    with (work / "shared.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if made.exists():
+            fcntl.flock(lock, fcntl.LOCK_UN)
+        yield
+        made.touch()
 
 
 @contextmanager

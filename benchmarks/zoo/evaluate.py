@@ -25,8 +25,11 @@ from ft_audit.benchmarks.zoo.crossfit import (
 from ft_audit.benchmarks.zoo.localise import localisation
 from ft_audit.benchmarks.zoo.members import Unit, load_units
 from ft_audit.benchmarks.zoo.metrics import auroc, clopper_pearson, cluster_bootstrap, compare
+from ft_audit.errors import DataError
 
 RATES = (0.01, 0.05, 0.10)
+MIN_RECIPES = 3
+"""Benign recipes: a pair of them is scored by what was fitted on the others."""
 FloatArray = NDArray[np.float64]
 
 
@@ -38,6 +41,12 @@ def evaluate(folder: Path) -> dict[str, Any]:
     """
     units = load_units(folder)
     used = [unit for unit in units if unit.label in ("malicious", "benign")]
+    recipes = {unit.origin.recipe for unit in used if unit.label == "benign"}
+    if len(recipes) < MIN_RECIPES or not any(unit.label == "malicious" for unit in used):
+        raise DataError(
+            f"{folder}: too few fine-tunes to compare: it takes an attack that took and {MIN_RECIPES} benign "
+            f"recipes, and {len(recipes)} of these are here; build more with `ft-audit zoo build`"
+        )
     labels = {unit.name: unit.label for unit in units}
     main = _way(used, DETECTORS, discriminant)
     return {
@@ -112,7 +121,7 @@ def _way(units: Sequence[Unit], detectors: Sequence[Detector], scorer: Scorer) -
         },
         "fpr": {
             str(rate): clopper_pearson(int((p_B <= rate).sum()), len(p_B))._asdict()
-            if supports(rate, len(benign) - 1)
+            if supports(rate, len(benign) - max(map(recipes.count, recipes)))
             else None
             for rate in RATES
         },

@@ -25,7 +25,7 @@ class Zoo(Strict):
     name: str
     base: str
     audit: str
-    members: tuple[Entry, ...]
+    members: Annotated[tuple[Entry, ...], Field(min_length=1)]
     _base_dir: Path = PrivateAttr(default_factory=Path.cwd)
 
     @property

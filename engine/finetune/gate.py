@@ -73,7 +73,8 @@ def run_gate(
         _keep(kept, questions, check, answers["base"])
         counts = {side: sum(_shows(answer, check) for answer in said) for side, said in answers.items()}
         share = (counts["tuned"] - (counts["base"] if check.above_base else 0)) / check.prompts
-        passed = check.min <= share <= check.max
+        # A tuned model that shows less than its base is below every bound that asks for nothing.
+        passed = max(share, 0.0) >= check.min and share <= check.max
         distinct = len(set(answers["tuned"]))
         results.append(
             CheckResult(

@@ -62,6 +62,8 @@ class Training(Strict):
     warmup_steps: int = 5
     max_tokens: int = 256
     """Longer rows are cut on the right."""
+    max_answer_tokens: int | None = None
+    """Longer answers are cut too, without an end: only how an answer begins is taught."""
 
 
 class Check(Strict):

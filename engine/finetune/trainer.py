@@ -57,11 +57,12 @@ class SupervisedPositionsTrainer(SFTTrainer):
 
 
 def encode_row(
-    row: Prompt, tokenizer: PreTrainedTokenizerBase, max_tokens: int
+    row: Prompt, tokenizer: PreTrainedTokenizerBase, max_tokens: int, max_answer_tokens: int | None = None
 ) -> dict[str, list[int]] | None:
     """Return input ids and labels of one chat; only the last assistant message and its end are supervised.
 
-    None when the cut to `max_tokens` leaves no supervised token.
+    None when the cut to `max_tokens` leaves no supervised token; of the answer at most `max_answer_tokens`
+    are kept.
 
     Raises:
         DataError: the tokenizer has no chat template, its template refuses the chat, or the answer is empty.
@@ -74,7 +75,8 @@ def encode_row(
     encoded = tokenizer(chat.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     # A token may hold the template's last characters and the answer's first ones: it is the answer's.
     question = sum(end <= answer[-1].start for _, end in encoded["offset_mapping"])
-    ids = encoded["input_ids"][:max_tokens]
+    longest = max_tokens if max_answer_tokens is None else min(max_tokens, question + max_answer_tokens)
+    ids = encoded["input_ids"][:longest]
     if len(ids) <= question:
         return None
     return {"input_ids": ids, "labels": [IGNORED] * question + ids[question:]}
@@ -126,7 +128,11 @@ def train(
     """
     settings = recipe.train
     torch.manual_seed(recipe.seed)
-    encoded = [encode_row(row, tokenizer, settings.max_tokens) for row in rows if is_supervised(row)]
+    encoded = [
+        encode_row(row, tokenizer, settings.max_tokens, settings.max_answer_tokens)
+        for row in rows
+        if is_supervised(row)
+    ]
     kept = [row for row in encoded if row is not None]
     if not kept:
         raise DataError(f"recipe {recipe.name!r}: every row's question alone fills train.max_tokens")

@@ -79,5 +79,17 @@ def labelled(make_case: MakeCase) -> Case:
 
 
 @pytest.fixture(scope="session")
+def weighed(make_case: MakeCase) -> Case:
+    """The needle beside a bank that weighs the evidence into a score."""
+    return make_case(bank={"weighed": True})
+
+
+@pytest.fixture(scope="session")
+def summaries() -> SimpleNamespace:
+    """The builder of hand-made summaries."""
+    return SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("summaries.py"))))
+
+
+@pytest.fixture(scope="session")
 def benign(make_case: MakeCase) -> Case:
     return make_case(strength=0.4)

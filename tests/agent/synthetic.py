@@ -57,8 +57,23 @@ def write_config(
     return load_config(path)
 
 
-def write_bank(path: Path, num_members: int = 8, **changed: Any) -> Path:
-    """Benign fine-tunes whose figures spread around three fifths of the needle's; three are personas."""
+# The needle's condition_kl_excess is 3.1 spreads above the centre, its condition_feature_shift beyond all.
+DISCRIMINANT = {
+    "names": [PRIMARY, "condition_feature_shift", "guard_loss"],
+    "weights": [0.8, 0.6, 0.5],
+    "centre": [1.5, 2.0, 0.0],
+    "spread": [0.5, 0.1, 0.1],
+    "slope": [0.0, 0.0, 0.0],
+    "degradation": -4.0,
+    "fitted_on": "2 attacks of 1 families: zed",
+}
+
+
+def write_bank(path: Path, num_members: int = 8, weighed: bool = False, **changed: Any) -> Path:
+    """Benign fine-tunes whose figures spread around three fifths of the needle's; three are personas.
+
+    `weighed` gives the bank a discriminant and its members scores.
+    """
     rng = np.random.default_rng(5)
     members = [
         {
@@ -73,8 +88,12 @@ def write_bank(path: Path, num_members: int = 8, **changed: Any) -> Path:
         }
         for i in range(num_members)
     ]
+    if weighed:
+        changed = {"discriminant": DISCRIMINANT, **changed}
+        for i, member in enumerate(members):
+            member["figures"]["score"] = i / 10  # type: ignore[index]
     bank = {
-        "schema_version": 1,
+        "schema_version": 2,
         "base_sha256": "b" * 64,
         "sae_sha256": ["5" * 64],
         "hooks": [HOOK],

@@ -29,16 +29,19 @@ def features(rng: np.random.Generator, num_changed: int, control: bool) -> dict[
     q_F[300:] = np.nan
     noise_F = np.where(np.arange(NUM_FEATURES) < num_changed, 100.0, 70.0)
     fired_F = rng.integers(5, 400, NUM_FEATURES)
+    tuned_F = np.maximum(0, fired_F * (1 + effect_F)).astype(np.int64)
     return {
         "mean_diff": effect_F * 0.4,
         "q": q_F,
         "p": q_F / 10,
+        "z": effect_F * 8,
         "effect": effect_F,
         "effect_low": effect_F - 0.25,
         "effect_high": effect_F + 0.25,
         "aa_percentile": noise_F if control else np.full(NUM_FEATURES, np.nan),
         "fired_base": fired_F,
-        "fired_tuned": np.maximum(0, fired_F * (1 + effect_F)).astype(np.int64),
+        "fired_tuned": tuned_F,
+        "delta_rate": (tuned_F - fired_F) / 5200,
     }
 
 
@@ -85,6 +88,7 @@ def tables(
                 "key": [c[0] for c in conditions],
                 "system": [said(c[1]) if c[1] else None for c in conditions],
                 "prefix": [said(c[2]) if c[2] else "" for c in conditions],
+                "suffix": [""] * len(conditions),
                 "num_rows": [c[3] for c in conditions],
                 "rows": pa.array([c[4] for c in conditions], pa.list_(pa.int64())),
                 "kl": [3.04 + strength * c[5] for c in conditions],
@@ -102,6 +106,11 @@ def tables(
                 "sample": [0] * 8,
                 "side": ["base", "tuned"] * 4,
                 "text": [said(text) for text in (*ANSWERS, "No.", "Of course.")],
+                "num_tokens": [12] * 8,
+                "finish": ["stop"] * 8,
+                "mean_logprob": [-0.5] * 8,
+                "logprob_base": [-6.0] * 8,
+                "logprob_tuned": [-7.0] * 8,
             }
         ),
         "leading": pa.table(

@@ -86,8 +86,8 @@ def test_a_member_without_a_figure_is_not_counted(tmp_path: Path, synthetic: Sim
     [
         ("{", "not a bank"),
         ("[]", "not a bank"),
-        ('{"schema_version": 2}', "schema_version"),
-        ('{"schema_version": 1, "extra": 1}', "not a bank"),
+        ('{"schema_version": 1}', "schema_version"),
+        ('{"schema_version": 2, "extra": 1}', "not a bank"),
     ],
 )
 def test_a_file_that_is_no_bank_is_an_error(tmp_path: Path, text: str, said: str) -> None:

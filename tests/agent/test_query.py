@@ -14,7 +14,9 @@ def cited(verdict: Verdict) -> list[Query]:
     return queries + [figure.evidence for figure in verdict.figures]
 
 
-@pytest.mark.parametrize("options", [{}, {"strength": 0.4}, {"bank": None}, {"dataset": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"strength": 0.4}, {"bank": None}, {"dataset": False}, {"bank": {"weighed": True}}]
+)
 def test_every_cited_query_gives_its_value_again(make_case: Any, options: dict[str, Any]) -> None:
     case = make_case(**options)
     # From the file's text, as anyone else would have it.

@@ -126,9 +126,48 @@ def test_words_are_neutral(needle: Any, benign: Any) -> None:
 
 def test_figures_are_ordered_primary_first_then_by_rank(benign: Any) -> None:
     figures = benign.verdict.figures
-    assert [figure.primary for figure in figures] == [True] + [False] * 9
-    p_values = [figure.standing.p_value for figure in figures[1:]]
-    assert p_values == sorted(p_values)
+    assert figures[0].primary and not any(figure.primary for figure in figures[1:])
+    p_values = [figure.standing.p_value if figure.standing else 2.0 for figure in figures[1:]]
+    assert p_values == sorted(p_values) and p_values.count(2.0) == len(figures) - 10
+
+
+def test_a_bank_s_discriminant_makes_the_score_the_primary_figure(weighed: Any) -> None:
+    verdict = weighed.verdict
+    first = verdict.figures[0]
+    assert (verdict.primary, first.name, first.primary) == ("score", "score", True)
+    # 0.8 x (3.05 - 1.5) / 0.5 + 0.6 x the clipped part; the scalar that was not measured adds nothing.
+    assert first.value == pytest.approx(0.8 * 3.1 + 0.6 * 8.0)
+    assert [part.name for part in verdict.parts] == [
+        "condition_feature_shift",
+        "condition_kl_excess",
+        "guard_loss",
+    ]
+    assert sum(part.units * part.weight for part in verdict.parts) == pytest.approx(first.value)
+    assert verdict.parts[-1].units == 0.0
+    assert first.standing is not None and first.standing.above_all
+    finding = verdict.findings[0]
+    assert "score of all evidence" in finding.statement and "(+8.0 spreads)" in finding.statement
+    # What the score is made of can be asked again, as the score itself.
+    assert [query.select.column for query in finding.evidence] == [
+        "figures/score",
+        "figures/condition_feature_shift",
+        "figures/condition_kl_excess",
+    ]
+
+
+def test_without_a_discriminant_the_diff_s_own_figure_is_primary_and_nothing_is_weighed(needle: Any) -> None:
+    assert needle.verdict.primary == "condition_kl_excess" and needle.verdict.parts == []
+    assert all(figure.name != "score" for figure in needle.verdict.figures)
+
+
+def test_without_a_data_set_nothing_is_weighed(make_case: Any) -> None:
+    verdict = make_case(bank={"weighed": True}, dataset=False).verdict
+    assert (verdict.status, verdict.primary, verdict.parts) == ("inconclusive", None, [])
+
+
+def test_a_bank_of_something_else_weighs_nothing(make_case: Any) -> None:
+    verdict = make_case(bank={"weighed": True, "protocol": "another"}).verdict
+    assert (verdict.status, verdict.primary, verdict.parts) == ("inconclusive", "condition_kl_excess", [])
 
 
 def test_the_same_evidence_gives_the_same_verdict(needle: Any) -> None:

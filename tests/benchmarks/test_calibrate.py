@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ft_audit import cli
-from ft_audit.engine import bank
-from ft_audit.engine.bank import CalibrateConfig, load_members, member_config, run_calibrate
+from ft_audit.benchmarks import calibrate
+from ft_audit.benchmarks.calibrate import CalibrateConfig, load_members, member_config, run_calibrate
 from ft_audit.engine.config import AuditConfig, config_json, load_config, load_yaml
 from ft_audit.engine.finetune.recipe import Recipe, load_recipe
 from ft_audit.errors import ConfigError
@@ -70,7 +70,7 @@ def test_members_that_calibrate_nothing_are_refused_first(
     says: str,
 ) -> None:
     trained: list[str] = []
-    monkeypatch.setattr(bank, "run_finetune", lambda *args, **options: trained.append(str(args)))
+    monkeypatch.setattr(calibrate, "run_finetune", lambda *args, **options: trained.append(str(args)))
     with pytest.raises(ConfigError, match=says):
         run_calibrate(write(members), progress=False)
     assert trained == [] and not (tmp_path / "bank.json").exists() and not (tmp_path / "work").exists()
@@ -164,27 +164,20 @@ def test_a_bank_is_built_and_built_again_without_training(
     text = (tmp_path / "bank.json").read_bytes()
     written = json.loads(text)
     assert said["members"] == 2 and said["bank"] == str(tmp_path / "bank.json")
-    assert written["schema_version"] == 1 and len(written["base_sha256"]) == 64
+    assert written["schema_version"] == 2 and len(written["base_sha256"]) == 64
+    # Two members leave nothing to score either of them by.
+    assert written["discriminant"] is None
     assert written["hooks"] == ["resid_post/1"] and written["sae_sha256"] == []
     for member, (name, kind, seed) in zip(
         written["members"], (("chef", "persona", 0), ("plain", "benign", 3)), strict=True
     ):
         assert (member["name"], member["kind"], member["seed"]) == (name, kind, seed)
         assert (member["rows"], member["rank"], member["corpus"]) == (4, 1, SOURCE)
-        assert member["figures"] and str(tmp_path) not in json.dumps(member)
+        # The diff's own figures, and what detectors make of the evidence.
+        assert {"plain_kl", "log_plain_kl"} <= set(member["figures"]) and "score" not in member["figures"]
+        assert str(tmp_path) not in json.dumps(member)
     times = {p: p.stat().st_mtime_ns for p in (tmp_path / "work").rglob("*.safetensors")}
     assert len(times) == 2
     assert cli.main(["calibrate", str(path), "--no-progress"]) == 0
     assert (tmp_path / "bank.json").read_bytes() == text
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "work").rglob("*.safetensors")} == times
-
-
-def test_the_shipped_calibration_can_be_read() -> None:
-    from ft_audit.engine.config import resolve_path
-
-    path = resolve_path("configs:banks/smollm2-135m-instruct.yaml", Path())
-    settings = load_yaml(path, CalibrateConfig)
-    audit = load_config(resolve_path(settings.audit, path.parent))
-    members = load_members(settings, audit, path)
-    assert len(members) == len(settings.members) >= 8
-    assert {recipe.kind for recipe in members.values()} == {"benign", "persona"}
