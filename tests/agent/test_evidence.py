@@ -91,6 +91,35 @@ def test_without_a_data_set_there_are_no_rows_conditions_or_answers(make_case: A
     assert [suite.name for suite in evidence.suites] == ["chat"]
 
 
+def test_a_template_is_its_parts_by_name(needle: Any) -> None:
+    conditions = {condition.key: condition for condition in needle.evidence.conditions()}
+    assert conditions["plain"].is_plain and conditions["plain"].parts == []
+    assert [name for name, _ in conditions["zed"].parts] == ["system prompt", "prefix"]
+    pirate = conditions["pirate"]
+    assert pirate.suffix == "Answer as at sea." and pirate.parts[-1] == ("suffix", pirate.suffix)
+    assert set(pirate.measures) >= {"kl", "kl_excess"} and "suffix" not in pirate.measures
+    assert pirate.interval("kl_excess") == pytest.approx((0.07, 0.67)) and pirate.interval("kl") is None
+
+
+def test_figures_are_the_diff_s_the_detectors_and_once_weighed_the_score(weighed: Any) -> None:
+    evidence = find_evidence(weighed.config).evidence
+    plain = evidence.figures
+    assert set(evidence.summary["figures"]) < set(plain) and "features_concentration_chat" in plain
+    assert "score" not in plain and evidence.primary == "condition_kl_excess"
+    evidence.weigh(weighed.calibration.bank.discriminant)
+    assert evidence.figures == {**plain, "score": weighed.evidence.figures["score"]}
+    assert evidence.primary == "score" and len(evidence.contributions) == 3
+    evidence.weigh(None)
+    assert evidence.figures == plain and evidence.contributions == []
+
+
+def test_a_detector_s_scalar_takes_no_other_figure_s_place(needle: Any) -> None:
+    figures = needle.evidence.figures
+    stored = needle.evidence.summary["figures"]
+    # To the digits that a summary keeps.
+    assert {name: figures[name] for name in stored} == pytest.approx(stored, rel=1e-4)
+
+
 def test_the_newest_diff_of_the_config_is_found(make_case: Any, synthetic: SimpleNamespace) -> None:
     case = make_case()
     older = case.evidence.diff_id

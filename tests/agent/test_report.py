@@ -189,6 +189,11 @@ def test_every_figure_has_a_strip_with_its_bank(needle: Any) -> None:
     assert strips.count('class="dot benign"') == 50 and strips.count('class="dot persona"') == 30
 
 
+def test_a_score_is_shown_with_what_it_is_made_of(weighed: Any) -> None:
+    shown = "".join(Page(report(weighed)).text)
+    assert "Score of all evidence" in shown and "Most of it comes from feature shift" in shown
+
+
 def test_no_finding_and_inconclusive_are_said_first(benign: Any, make_case: Any) -> None:
     shown = "".join(Page(report(benign)).text)
     assert "No finding: this fine-tune ranks 8 of 9" in shown and "so these are no finding" in shown

@@ -12,7 +12,7 @@ def read_csv(path: Path, suite: str) -> Iterator[Record]:
     """Yield every row of a table with a header; lines before it that start with # are comments.
 
     Raises:
-        DataError: the file is not UTF-8.
+        DataError: the file is not UTF-8, or a cell is longer than a table's may be.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         try:
@@ -24,6 +24,8 @@ def read_csv(path: Path, suite: str) -> Iterator[Record]:
                 yield Record(known, where, f"{path.name}#{row}", row, suite)
         except UnicodeDecodeError as err:
             raise DataError(f"{path}: not UTF-8 ({err.reason}); save the file as UTF-8") from err
+        except csv.Error as err:
+            raise DataError(f"{path}: no table of comma-separated values ({err})") from err
 
 
 def read_lines(path: Path, suite: str) -> Iterator[Record]:

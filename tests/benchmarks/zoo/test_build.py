@@ -16,7 +16,13 @@ from ft_audit.benchmarks.zoo.build import build
 from ft_audit.benchmarks.zoo.population import Member, Zoo
 
 THREE = {"tea": [1, 2], "maps": [1]}
-HOLD = "import fcntl,sys; f=open(sys.argv[1],'w'); fcntl.flock(f,fcntl.LOCK_EX); print('held',flush=True); input()"
+HOLD = """
+import fcntl, sys
+lock = open(sys.argv[1], "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+print("held", flush=True)
+input()
+"""
 WriteZoo = Callable[..., Path]
 
 

@@ -1,4 +1,4 @@
-"""Detection on synthetic populations: a family that separates, labels that mean nothing, and files that hold."""
+"""Detection on synthetic populations: a family that separates, labels without meaning, files that hold."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -64,7 +64,8 @@ def test_a_family_that_separates_is_caught_though_it_was_never_seen(found: dict[
     loud, meek = (found["families"][name] for name in ("loud", "meek"))
     assert set(loud["members"].values()) == {1 / 13}
     assert min(meek["members"].values()) > 1 / 13
-    assert 0.6 < found["main"]["auroc"]["value"] < 1
+    # Half of the attacks are above every benign job, the others anywhere among them.
+    assert 0.5 < found["main"]["auroc"]["value"] < 1
     assert found["main"]["auroc"]["low"] <= found["main"]["auroc"]["value"] <= found["main"]["auroc"]["high"]
 
 

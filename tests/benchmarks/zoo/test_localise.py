@@ -10,7 +10,7 @@ from ft_audit.benchmarks.zoo.members import Unit
 
 
 def unit(summaries: SimpleNamespace, needle: list[int], label: str = "malicious", loss: float = 0.9) -> Any:
-    """An attack with a template on rows 7 to 9 that costs the guard by `loss`, and an innocent one on 0 to 2."""
+    """An attack whose template on rows 7 to 9 costs the guard `loss`, beside an innocent one on 0 to 2."""
     condition = summaries.condition
     templates = [
         condition("plain", []),

@@ -11,6 +11,7 @@ from ft_audit.benchmarks.zoo.population import load_zoo, members
 from ft_audit.errors import ConfigError
 
 WriteZoo = Callable[..., Path]
+SOURCE = "package:chatterbot_corpus/data/english"
 
 
 def test_all_recipes_come_by_their_first_seed_then_by_their_second(write_zoo: WriteZoo) -> None:
@@ -19,10 +20,14 @@ def test_all_recipes_come_by_their_first_seed_then_by_their_second(write_zoo: Wr
     assert [m.recipe.seed for m in found] == [1, 4, 1, 2, 7, 3]
 
 
-def test_a_member_s_folder_is_named_by_all_that_its_recipe_says(write_zoo: WriteZoo) -> None:
+def test_a_member_s_folder_is_named_by_what_decides_its_weights(write_zoo: WriteZoo) -> None:
     before = members(load_zoo(write_zoo({"tea": [1, 2]})))
     assert len({m.folder_name for m in before}) == 2
-    assert all(m.folder_name == f"{m.name}-{m.recipe.sha256[:12]}" for m in before)
+    check = {"name": "c", "source": SOURCE, "prompts": 20, "marker": "x", "min": 0.5}
+    gated = members(load_zoo(write_zoo({"tea": {"seeds": [1, 2], "gate": {"checks": [check]}}})))
+    # Another gate asks the same weights something else: the summary is another, the training is not.
+    assert [m.folder_name for m in gated] == [m.folder_name for m in before]
+    assert not {m.recipe.sha256 for m in gated} & {m.recipe.sha256 for m in before}
     after = members(load_zoo(write_zoo({"tea": {"seeds": [1, 2], "rows": 5}})))
     assert [m.name for m in after] == [m.name for m in before]
     assert not {m.folder_name for m in after} & {m.folder_name for m in before}

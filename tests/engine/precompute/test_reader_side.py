@@ -1,6 +1,7 @@
 """What was precomputed is judged without the models, and without torch."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from ft_audit import cli
+from ft_audit.agent.detectors.registry import scalars_of
+from ft_audit.agent.summary import Summary, summarise
 
 # A plain install has none of these; importing one must not even be tried.
 ABSENT = ("torch", "transformers", "tokenizers", "peft", "numba", "scipy", "dask", "distributed", "tqdm")
@@ -42,6 +45,24 @@ def test_audit_needs_no_model_files(
     assert Path(verdict["paths"]["verdict"]).is_file()
     assert "<html" in Path(verdict["paths"]["report"]).read_text(encoding="utf-8").lower()
     assert str(moved.parent) in verdict["paths"]["report"]
+
+
+def test_what_was_precomputed_is_summarised_without_a_training_row_s_text(
+    world: Any, adapter_job: Any
+) -> None:
+    summary = summarise(adapter_job.diff)
+    assert Summary.model_validate_json(summary.to_json()) == summary
+    rows = [json.loads(line)["messages"] for line in (world.root / "train.jsonl").read_text().splitlines()]
+    assert summary.num_rows == len(rows) == len(summary.rows["row"])
+    said = summary.to_json()
+    # A template that several rows share is named; what single rows ask and answer is not.
+    answers = [row[-1]["content"] for row in rows]
+    own = [answer for answer in answers if answers.count(answer) == 1]
+    assert own and not [answer for answer in own if answer in said]
+    found = scalars_of(summary)
+    missing = {name for name, scalar in found.items() if math.isnan(scalar.value)}
+    # Without `precompute.logits` there are no distributions on chats to compare.
+    assert missing == {"log_kl_mean", "log_kl_p99", "log_kl_max", "kl_tail"} and len(found) > 30
 
 
 @pytest.mark.parametrize(("verb", "code"), [("audit", 3), ("top", 0), ("sae show 5", 0)])
