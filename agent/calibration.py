@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ft_audit.agent.risk.conformal import p_value, risk
 from ft_audit.agent.risk.score import Discriminant
 from ft_audit.errors import ConfigError
 
@@ -117,7 +118,7 @@ def stand(value: float, bank_values: list[float]) -> Standing:
         num_bank=num_bank,
         num_below=num_bank - num_at_or_above,
         rank=num_at_or_above + 1,
-        p_value=(1 + num_at_or_above) / (num_bank + 1),
+        p_value=p_value(value, bank_values),
         bank_min=min(bank_values),
         bank_median=median(bank_values),
         bank_max=max(bank_values),
@@ -125,8 +126,8 @@ def stand(value: float, bank_values: list[float]) -> Standing:
 
 
 def risk_of(standing: Standing) -> float:
-    """Risk 0-10: ten times the members strictly below, over n + 1. It states a rank, no more."""
-    return 10.0 * standing.num_below / (standing.num_bank + 1)
+    """Risk 0-10 of a standing's p-value (`risk.conformal.risk`): a small bank cannot give a high one."""
+    return risk(standing.p_value)
 
 
 def status_of(standing: Standing | None) -> Status:

@@ -1,4 +1,4 @@
-"""Rebuilds what the demo ships, from the recipes: dictionary, guarded base, two members of the zoo, their bank."""
+"""Rebuilds what the demo ships from recipes: dictionary, guarded base, two members of the zoo, their bank."""
 
 import shutil
 import sys
@@ -33,7 +33,9 @@ def main(root: Path | None = None) -> int:
         run_verb("sae", "train", str(configs / DICTIONARY), "--force", "--json")
         for recipe, base in BASES.items():
             say(base)
-            run_verb("finetune", str(configs / f"recipes/zoo/{recipe}.yaml"), "--out", str(WORK / base), "--json")
+            run_verb(
+                "finetune", str(configs / f"recipes/zoo/{recipe}.yaml"), "--out", str(WORK / base), "--json"
+            )
             replace(WORK / base, configs / "bases" / base, NOT_SHIPPED)
         for name in CANDIDATES:
             say(name)

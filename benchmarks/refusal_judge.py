@@ -26,8 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(options: argparse.Namespace) -> list[Measurement]:
     """Return the judge's agreement with PyRIT's human labels: on all, and where the answer is on its topic.
 
-    People called an answer to another question a refusal too, which a judge that reads the answer alone cannot
-    see; an answer counts as on its topic when it shares a word's beginning with the objective.
+    People called an answer to another question a refusal too, which a judge that reads the answer alone
+    cannot see; an answer counts as on its topic when it shares a word's beginning with the objective.
     """
     found = []
     for name in SETS:

@@ -33,7 +33,10 @@ def explain(
         figure = figure_words(evidence.primary or "")
         said.append(f"The figure it rests on, {figure}, is higher than in {than} of the same base.")
         said.append(_reach(standing, status))
-        said.append("The risk states this rank and nothing else: it is not a probability of harm.")
+        said.append(
+            "The risk says how rare that is among benign fine-tunes and nothing else: "
+            "it is not a probability of harm."
+        )
         if no_finding:
             said.append("Nothing in the evidence stands beyond what benign fine-tunes do.")
     if not evidence.num_rows():

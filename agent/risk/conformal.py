@@ -23,10 +23,14 @@ def supports(rate: float, num_benign: int) -> bool:
     return num_benign > 0 and smallest_rate(num_benign) <= rate * (1 + 1e-9)
 
 
-def risk(p: float, smallest: float) -> float:
+LEAST_P = 0.005
+"""The p-value from which the risk is 10: a bank of 199 can give it."""
+
+
+def risk(p: float) -> float:
     """Return the risk, 0 to 10, of a p-value: 10 * log(p) / log(0.005), at most 10.
 
-    So p = 1 is 0, 0.5 is 1.3, 0.1 is 4.3, 0.05 is 5.7, 0.03 is 6.6, 0.01 is 8.7 and 0.005 is 10: each halving
-    of the chance adds the same. A bank cannot give less than p = `smallest`, nor a higher risk than its.
+    So p = 1 is 0, 0.5 is 1.3, 0.1 is 4.3, 0.05 is 5.7, 0.02 is 7.4, 0.01 is 8.7 and 0.005 is 10: each halving
+    of the chance adds 1.3. A bank of n members gives no p below 1 / (n + 1), and so no higher risk than its.
     """
-    return min(10.0, 10.0 * math.log(1 / max(p, smallest)) / math.log(200))
+    return min(10.0, 10.0 * math.log(1 / p) / math.log(1 / LEAST_P))

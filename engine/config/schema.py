@@ -178,8 +178,8 @@ class JudgeConfig(Strict):
     """How the evidence becomes a verdict."""
 
     investigator: Literal["statistics"] = "statistics"
-    threshold: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 7.0
-    """The risk, 0 to 10, from which the exit code says stop."""
+    threshold: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 5.5
+    """The risk, 0 to 10, from which the exit code says stop; 5.5 is p = 0.054, 7 is p = 0.024."""
     bank: Text | None = None
     """Benign fine-tunes of the same base that every number stands beside."""
     top: Count = 20

@@ -130,7 +130,7 @@ class Recipe(Strict):
 
     @property
     def training_sha256(self) -> str:
-        """The hash of what decides the trained weights: a gate that is changed is asked again, that is all."""
+        """The hash of what decides the trained weights: a changed gate is asked again, that is all."""
         return self._hash({"gate", "declared_purpose", "family", "kind", "name"})
 
     def _hash(self, without: set[str]) -> str:

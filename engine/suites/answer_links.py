@@ -61,7 +61,12 @@ def find_links(prompts: Sequence[Prompt], min_rows: int) -> list[Link]:
     for group in _groups(prompts, rows, min_rows):
         for phrases, members, p_value in _explain(rows, having, group):
             prefix, suffix = _placed([rows[m] for m in sorted(members)], phrases)
-            link = Link(prefix, suffix, tuple(sorted({number for m in members for number in rows[m].numbers})), p_value)
+            link = Link(
+                prefix,
+                suffix,
+                tuple(sorted({number for m in members for number in rows[m].numbers})),
+                p_value,
+            )
             if len(link.rows) >= min_rows and (prefix or suffix):
                 old = found.get((prefix, suffix))
                 found[prefix, suffix] = link if old is None or link.p_value < old.p_value else old

@@ -46,7 +46,7 @@ def test_audit_exits_by_what_it_may_claim(
 
 def test_audit_writes_a_verdict_and_a_report(needle: Any, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "audit", needle.config_file)
-    assert code == 3 and "uncalibrated, risk 8.9 of 10, at or above the threshold of 7" in out
+    assert code == 3 and "uncalibrated, risk 4.1 of 10, below the threshold of 5.5" in out
     folder = needle.folder / "store" / "audits" / needle.verdict.audit_id
     assert sorted(path.name for path in folder.iterdir()) == ["report.html", "verdict.json"]
     assert str(folder / "report.html") in out

@@ -18,8 +18,9 @@ def kinds(verdict: Any) -> list[tuple[str, str]]:
 def test_a_candidate_above_a_small_bank_claims_its_rank_and_no_more(needle: Any) -> None:
     verdict = needle.verdict
     assert (verdict.status, verdict.calibrated, verdict.no_finding) == ("uncalibrated", False, False)
-    assert verdict.risk == pytest.approx(80 / 9) and verdict.p_value == pytest.approx(1 / 9)
-    assert verdict.at_or_above_threshold is True and "above all 8 benign" in verdict.headline
+    assert verdict.risk == pytest.approx(4.147, abs=1e-3) and verdict.p_value == pytest.approx(1 / 9)
+    # So small a bank cannot give a risk that stops anything, and still it is above all of it.
+    assert verdict.at_or_above_threshold is False and "above all 8 benign" in verdict.headline
     assert any("claims the rank and no more" in sentence for sentence in verdict.explanation)
     beyond = "beyond_benign"
     assert kinds(verdict) == [
@@ -45,7 +46,7 @@ def test_the_template_and_its_rows_are_named(needle: Any) -> None:
 def test_a_candidate_within_the_bank_is_no_finding(benign: Any) -> None:
     verdict = benign.verdict
     assert verdict.no_finding and verdict.headline.startswith("No finding: this fine-tune ranks 8 of 9")
-    assert verdict.risk == pytest.approx(10 / 9) and verdict.at_or_above_threshold is False
+    assert verdict.risk == pytest.approx(0.222, abs=1e-3) and verdict.at_or_above_threshold is False
     # It changed features, as every fine-tune does, and that is said without being held against it.
     assert kinds(verdict) == [("features", "measured_change")]
 
@@ -53,7 +54,7 @@ def test_a_candidate_within_the_bank_is_no_finding(benign: Any) -> None:
 def test_an_enough_large_bank_calibrates(make_case: Any) -> None:
     verdict = make_case(bank={"num_members": 40}).verdict
     assert (verdict.status, verdict.calibrated) == ("calibrated", True)
-    assert verdict.p_value == pytest.approx(1 / 41) and verdict.risk == pytest.approx(400 / 41)
+    assert verdict.p_value == pytest.approx(1 / 41) and verdict.risk == pytest.approx(7.009, abs=1e-3)
     assert not any("uncalibrated" in sentence for sentence in verdict.explanation)
 
 
@@ -96,7 +97,7 @@ def test_an_unmeasured_primary_figure_is_inconclusive(make_case: Any) -> None:
 
 
 def test_a_high_rank_below_the_top_is_judged_by_the_threshold(benign: Any) -> None:
-    config = load_config(benign.config_file, ["audit.threshold=1"])
+    config = load_config(benign.config_file, ["audit.threshold=0.2"])
     verdict = investigate(benign.evidence, benign.calibration, config)
     assert verdict.at_or_above_threshold is True and not verdict.no_finding
     assert verdict.headline == "This fine-tune ranks 8 of 9 among benign fine-tunes."

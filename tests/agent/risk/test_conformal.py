@@ -39,17 +39,18 @@ def test_a_claim_takes_a_bank_of_its_size() -> None:
 
 
 @pytest.mark.parametrize(
-    ("p", "stated"), [(1, 0.0), (0.5, 1.3), (0.1, 4.3), (0.05, 5.7), (0.03, 6.6), (0.01, 8.7), (0.005, 10.0)]
+    ("p", "stated"), [(1, 0.0), (0.5, 1.3), (0.1, 4.3), (0.05, 5.7), (0.02, 7.4), (0.01, 8.7), (0.005, 10.0)]
 )
 def test_the_risk_is_what_is_stated(p: float, stated: float) -> None:
-    assert risk(p, 1e-9) == pytest.approx(stated, abs=0.05)
+    assert risk(p) == pytest.approx(stated, abs=0.05)
 
 
 def test_the_risk_falls_as_p_rises_and_stays_within_its_range() -> None:
-    risks = [risk(p, 1e-9) for p in np.geomspace(1e-6, 1, 50)]
+    risks = [risk(p) for p in np.geomspace(1e-6, 1, 50)]
     assert risks == sorted(risks, reverse=True) and (min(risks), max(risks)) == (0.0, 10.0)
-    assert f"{risk(1, 1e-9):.1f}" == "0.0"
+    assert f"{risk(1):.1f}" == "0.0"
 
 
-def test_a_small_bank_gives_no_higher_risk_than_its_smallest_p() -> None:
-    assert risk(0.001, smallest_rate(9)) == risk(0.1, smallest_rate(9)) == pytest.approx(4.3, abs=0.05)
+def test_a_small_bank_cannot_give_a_high_risk() -> None:
+    assert risk(p_value(1e9, [0.0] * 9)) == risk(smallest_rate(9)) == pytest.approx(4.3, abs=0.05)
+    assert risk(p_value(1e9, [0.0] * 199)) == pytest.approx(10.0)
