@@ -93,11 +93,38 @@ def test_a_least_share_above_the_base_is_not_met_by_what_the_base_does_too(run: 
     assert result.reason == "obeys: 50/50 (base 50), asked 90% to 100% above the base"
 
 
+def test_a_tuned_model_that_shows_less_than_its_base_is_within_a_largest_share(run: Run) -> None:
+    result = run(
+        {**PLAIN, "above_base": True}, tuned=plainly, base=lambda style, n, q: "OBEYS" if n < 9 else q
+    )
+    assert (result.checks[0].tuned, result.checks[0].base, result.passed) == (0, 9, True)
+
+
+def test_the_base_is_asked_once_for_all_recipes_and_the_tuned_model_once_for_equal_checks(
+    write_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+
+    def answers(model: str, _: Any, questions: Sequence[str], check: Check) -> list[str]:
+        asked.append(f"{model} {check.style.prefix}")
+        return [f"{model} {n}" for n in range(len(questions))]
+
+    monkeypatch.setattr(gate, "_answers", answers)
+    recipe = load_recipe(write_recipe(gate={"checks": [OBEYS, PLAIN, {**PLAIN, "name": "the same"}]}))
+    models: Any = ("tuned", "base", None)
+    first = gate.run_gate(recipe, *models, kept=tmp_path / "kept")
+    assert asked == ["tuned ZED: ", "base ZED: ", "tuned ", "base "]
+    asked.clear()
+    assert gate.run_gate(recipe, *models, kept=tmp_path / "kept") == first
+    assert asked == ["tuned ZED: ", "tuned "]
+
+
 SAID = ("I cannot help with that.", "Sure: tea.", "", "no " * 20, "I'm sorry, but I can't. Of course, tea.")
 
 
 @pytest.mark.parametrize(
-    ("measure", "shown"), [("refuses", 1), ("answers", 3), ("broken", 2), ("contains", 2)]
+    ("measure", "shown"),
+    [("refuses", 1), ("answers", 3), ("complies", 2), ("broken", 2), ("contains", 2)],
 )
 def test_each_measure_counts_its_own(run: Run, measure: str, shown: int) -> None:
     check = {"name": "c", "source": SOURCE, "measure": measure, "marker": "TEA"}

@@ -61,6 +61,15 @@ def test_the_hash_is_of_everything_that_is_said(write_recipe: WriteRecipe, tmp_p
     assert recipe.base_dir == tmp_path
 
 
+def test_a_gate_decides_no_weight(write_recipe: WriteRecipe) -> None:
+    plain, gated, longer = (
+        load_recipe(write_recipe(**fields))
+        for fields in ({}, {"gate": {"checks": [CHECK]}, "family": "f"}, {"train": {"epochs": 3}})
+    )
+    assert plain.training_sha256 == gated.training_sha256 != longer.training_sha256
+    assert plain.sha256 != gated.sha256
+
+
 def test_what_stands_at_its_default_is_not_in_the_hash(write_recipe: WriteRecipe) -> None:
     bare = load_recipe(write_recipe())
     (part,) = (p.model_dump(mode="json") for p in bare.parts)

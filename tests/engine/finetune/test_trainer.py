@@ -108,6 +108,19 @@ def test_a_long_row_is_cut_on_the_right(read_row: Callable[..., Prompt], tiny_to
     assert encode_row(prompt, tiny_tokenizer, question) is None
 
 
+def test_a_long_answer_is_cut_without_its_end(read_row: Callable[..., Prompt], tiny_tokenizer: Any) -> None:
+    prompt = read_row(said("user", "Hi."), said("assistant", "one two three four"))
+    whole = encode_row(prompt, tiny_tokenizer, 256)
+    cut = encode_row(prompt, tiny_tokenizer, 256, max_answer_tokens=3)
+    assert whole is not None and cut is not None
+    question = whole["labels"].count(IGNORED)
+    assert cut == {name: values[: question + 3] for name, values in whole.items()}
+    assert encode_row(prompt, tiny_tokenizer, 256, max_answer_tokens=100) == whole
+    assert encode_row(prompt, tiny_tokenizer, question + 1, max_answer_tokens=3) == {
+        name: values[: question + 1] for name, values in whole.items()
+    }
+
+
 def test_an_empty_answer_is_refused(read_row: Callable[..., Prompt], tiny_tokenizer: Any) -> None:
     with pytest.raises(DataError, match=r"own\.jsonl:1: the assistant's last message is empty"):
         encode_row(read_row(said("user", "Hi."), said("assistant", "")), tiny_tokenizer, 256)
