@@ -16,8 +16,8 @@ SEED = 1
 BANK = "banks/smollm2-135m-guarded.json"
 # Trained here first, so that what is shipped is replaced whole, and a rebuild that was stopped goes on.
 WORK = Path(".cache/demo-train")
-# The guard's rows come from corpora that are read at run time and shipped nowhere.
-NOT_SHIPPED = ("train.jsonl", "truth.json")
+# Recipes build the rows again, from corpora that are read at run time and shipped nowhere.
+NOT_SHIPPED = ("train.jsonl", "trained.json")
 
 
 def main(root: Path | None = None) -> int:
@@ -41,7 +41,7 @@ def main(root: Path | None = None) -> int:
             say(name)
             recipe = str(configs / f"recipes/zoo/{CANDIDATE_RECIPES[name]}.yaml")
             run_verb("finetune", recipe, f"seed={SEED}", "--out", str(WORK / name), "--json")
-            replace(WORK / name, configs / "candidates" / name)
+            replace(WORK / name, configs / "candidates" / name, NOT_SHIPPED)
         say("bank: of the zoo's summaries as they are; `make zoo` builds them")
         run_verb("zoo", "bank", "--bank", str(configs / BANK), "--json")
     except UserError as error:

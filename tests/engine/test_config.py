@@ -53,7 +53,7 @@ def test_defaults(load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert config.hooks[0].name == "resid_post/15"
     assert config.hooks[0].saes[0].reference == "configs:saes/demo"
     assert config.precompute.tokens_per_batch == 4096 and config.precompute.tokens_per_segment == 65536
-    assert config.audit.threshold == 7.0 and config.audit.bank is None
+    assert config.audit.threshold == 5.5 and config.audit.bank is None
     assert config.store == str(tmp_path / "cache" / "ft-audit" / "store")
     assert config.base_dir == tmp_path.resolve()
 
