@@ -38,7 +38,7 @@ def job_over(store: Path, tuned: str = "configs:candidates/needle", **settings: 
     }
     raw["store"] = str(store)
     raw["models"]["tuned"] = tuned
-    raw["precompute"] |= {"control": False, **settings}
+    raw["precompute"] |= {"control": False, "logits": "last", **settings}
     config = AuditConfig.model_validate_json(json.dumps(raw))
     config._base_dir = demo.base_dir
     return open_job(config)

@@ -30,7 +30,10 @@ def write_zoo_bank(zoo: Zoo, folder: Path, out: Path) -> dict[str, Any]:
     ]
     attacks = [unit for unit in units if unit.label == "malicious"]
     families = sorted({unit.origin.family for unit in attacks})
-    fitted_on = f"{len(attacks)} attacks of {len(families)} families: {', '.join(families)}"
+    fitted_on = (
+        f"{len(attacks)} attacks of {len(families)} families: {', '.join(families)}" if attacks else ""
+    )
     bank = fit_bank(benign, [unit.summary for unit in attacks], fitted_on)
     write_bank(bank, out)
-    return {"bank": str(out), "members": len(bank.members), "fitted_on": fitted_on}
+    weights = bank.discriminant.fitted_on if bank.discriminant else "too few members to weigh"
+    return {"bank": str(out), "members": len(bank.members), "fitted_on": weights}

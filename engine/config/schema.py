@@ -27,7 +27,8 @@ class DatasetConfig(Strict):
     """The uploaded training set; a plain reference stands for its path."""
 
     path: Text
-    """A JSONL or parquet file, a fine-tune recipe (`RECIPE.yaml?seed=1` for another seed), or a hub data set."""
+    """A JSONL or parquet file, a hub data set, or a fine-tune recipe (`RECIPE.yaml?seed=1` for another seed)
+    that stands for its rows."""
     split: str | None = None
     """Which split of a hub data set."""
 
