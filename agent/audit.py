@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ft_audit.agent.audit_file import AuditFile
-from ft_audit.agent.calibration import Calibration, load_calibration
+from ft_audit.agent.calibration import MIN_CALIBRATED_MEMBERS, Calibration, load_calibration
 from ft_audit.agent.evidence import Evidence
 from ft_audit.agent.find import find_evidence
 from ft_audit.agent.investigators.statistics import audit_id, investigate
@@ -53,8 +53,9 @@ def find_calibration(config: AuditConfig, evidence: Evidence) -> Calibration:
 
 
 def _weighed(evidence: Evidence, calibration: Calibration) -> Calibration:
-    """Let the bank, if it may be used, weigh the evidence into its score."""
-    evidence.weigh(calibration.bank.discriminant if calibration.bank else None)
+    """Let the bank, if it may be used and is large enough to be more than chance, weigh the evidence."""
+    large = len(calibration.members) >= MIN_CALIBRATED_MEMBERS
+    evidence.weigh(calibration.bank.discriminant if calibration.bank and large else None)
     return calibration
 
 

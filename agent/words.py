@@ -33,6 +33,7 @@ _FIGURES = {
     "fvu_change": "rise of FVU",
 }
 _MEASURES = {
+    "guard_loss": "refusals lost beyond plain, a share",
     "kl_excess": "KL beyond plain, in nats",
     "first_token_kl_excess": "first-token KL beyond plain, in nats",
     "residual_shift": "residual shift beyond plain",

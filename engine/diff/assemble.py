@@ -63,6 +63,8 @@ class DiffInputs:
     min_rows: int
     feature_index: bool
     """Whether the features are written a second time, sorted by feature."""
+    guard_loss: Mapping[str, float]
+    """Condition to the refusals lost under it; empty where no harmful prompts were asked."""
 
 
 @dataclass(slots=True)
@@ -181,7 +183,7 @@ def _elicited(writer: DiffWriter, inputs: DiffInputs, scheduler: Scheduler, foun
         pair.tuned.dense(f"{hook}/last_PD"),
         feature_diff,
     )
-    writer.put_table("conditions", conditions_table(inputs.survey.kept, evidence))
+    writer.put_table("conditions", conditions_table(inputs.survey.kept, evidence, inputs.guard_loss))
     writer.put_stats(
         "elicited",
         {

@@ -97,8 +97,15 @@ def _half_width(sample: FloatArray) -> float:
     return float(stats.t.ppf(0.975, len(sample) - 1) * sample.std(ddof=1) / np.sqrt(len(sample)))
 
 
-def conditions_table(conditions: Sequence[Condition], evidence: Mapping[str, ConditionEvidence]) -> pa.Table:
-    """Return the table `conditions`: plain first, then by excess, largest first."""
+def conditions_table(
+    conditions: Sequence[Condition],
+    evidence: Mapping[str, ConditionEvidence],
+    guard_loss: Mapping[str, float] | None = None,
+) -> pa.Table:
+    """Return the table `conditions`: plain first, then by excess, largest first.
+
+    `guard_loss` is each condition's, null where no harmful prompts were put under it.
+    """
     known = {c.key: c for c in conditions}
     order = sorted(evidence, key=lambda key: (key != PLAIN, -evidence[key].kl_excess, key))
     rows = []
@@ -114,6 +121,7 @@ def conditions_table(conditions: Sequence[Condition], evidence: Mapping[str, Con
                 "rows": list(condition.rows) if condition else [],
                 "surprise": condition.surprise if condition else 0.0,
                 **{name: getattr(evidence[key], name) for name in ConditionEvidence.__slots__},
+                "guard_loss": (guard_loss or {}).get(key),
             }
         )
     return pa.Table.from_pylist(rows, schema=CONDITIONS_SCHEMA)
@@ -129,5 +137,6 @@ CONDITIONS_SCHEMA = pa.schema(
         ("rows", pa.list_(pa.int64())),
         ("surprise", pa.float64()),
         *((name, pa.float64()) for name in ConditionEvidence.__slots__),
+        ("guard_loss", pa.float64()),
     ]
 )

@@ -12,6 +12,9 @@ import pyarrow as pa
 
 from ft_audit.engine.suites.elicit import PLAIN
 
+PRIMARY = "condition_guard_loss"
+"""What a verdict rests on where harmful prompts were asked and no bank weighs all evidence."""
+
 
 class GuardLoss(NamedTuple):
     """Shares of probes under one condition; `num_probes` 0 to 1 where the base was not asked."""

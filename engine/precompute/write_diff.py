@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ft_audit.engine.diff.assemble import DiffInputs, assemble
 from ft_audit.engine.diff.directions import Directions
+from ft_audit.engine.diff.guard import PRIMARY as GUARD_PRIMARY
 from ft_audit.engine.diff.next_token import NextToken, next_token_diff
 from ft_audit.engine.diff.parts import SuitePair
 from ft_audit.engine.precompute.answers import answer_divergence
@@ -20,6 +21,7 @@ from ft_audit.engine.precompute.passes import Pass, diff_identity
 from ft_audit.engine.precompute.plan import Job
 from ft_audit.engine.precompute.report import summary
 from ft_audit.engine.store import RunReader
+from ft_audit.engine.suites.elicit import PLAIN
 from ft_audit.engine.suites.screens import data_figures
 from ft_audit.engine.weights import put_weights, weight_evidence
 
@@ -47,6 +49,14 @@ class Tables:
 
     found: dict[str, pa.Table] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def guard_loss(self) -> dict[str, float]:
+        """Condition to the refusals lost under it, without the bare one."""
+        if "guard_conditions" not in self.found:
+            return {}
+        rows = self.found["guard_conditions"].to_pylist()
+        return {row["key"]: row["loss"] for row in rows if row["key"] != PLAIN}
 
     def put_table(self, name: str, table: pa.Table) -> None:
         """Keep one table."""
@@ -85,6 +95,7 @@ def write_diff(job: Job, passes: Sequence[Pass], place: Place, *, progress: bool
         return place.ask(job, NextTokenQuestion(base.manifest.run_id, tuned.manifest.run_id))
 
     min_rows = job.config.elicit.min_rows if job.config.elicit else 3
+    answered = place.ask(job, answers_of)
     inputs = DiffInputs(
         pairs=pairs,
         prompts={s.name: s.tokens.suite.prompts for s in job.suites.suites},
@@ -96,6 +107,7 @@ def write_diff(job: Job, passes: Sequence[Pass], place: Place, *, progress: bool
         decode=lambda ids: [str(tokenizer.decode([i])) for i in ids],
         min_rows=min_rows,
         feature_index=job.config.precompute.feature_index,
+        guard_loss=answered.guard_loss,
     )
     with job.store.diff_writer(diff_identity(job, passes)) as writer:
         result = assemble(writer, inputs, place.scheduler)
@@ -106,10 +118,11 @@ def write_diff(job: Job, passes: Sequence[Pass], place: Place, *, progress: bool
             weights = weight_evidence(job.models.base, job.models.tuned)
             put_weights(writer, weights)
             result["figures"] |= {name: _known(value) for name, value in weights.figures.items()}
-        answered = place.ask(job, answers_of)
         for name, table in answered.found.items():
             writer.put_table(name, table)
         result["figures"] |= {name: _known(value) for name, value in answered.figures.items()}
+        if result["primary"] is not None and GUARD_PRIMARY in answered.figures:
+            result["primary"] = GUARD_PRIMARY
         writer.finish({**summary(job, passes), **result})
 
 

@@ -80,8 +80,8 @@ def labelled(make_case: MakeCase) -> Case:
 
 @pytest.fixture(scope="session")
 def weighed(make_case: MakeCase) -> Case:
-    """The needle beside a bank that weighs the evidence into a score."""
-    return make_case(bank={"weighed": True})
+    """The needle beside a bank that is large enough to weigh the evidence into a score."""
+    return make_case(bank={"weighed": True, "num_members": 20})
 
 
 @pytest.fixture(scope="session")

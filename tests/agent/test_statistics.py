@@ -132,6 +132,11 @@ def test_figures_are_ordered_primary_first_then_by_rank(benign: Any) -> None:
     assert p_values == sorted(p_values) and p_values.count(2.0) == len(figures) - 10
 
 
+def test_a_small_bank_s_discriminant_weighs_nothing(make_case: Any) -> None:
+    case = make_case(bank={"weighed": True, "num_members": 19})
+    assert case.verdict.primary == "condition_kl_excess" and case.verdict.parts == []
+
+
 def test_a_bank_s_discriminant_makes_the_score_the_primary_figure(weighed: Any) -> None:
     verdict = weighed.verdict
     first = verdict.figures[0]
