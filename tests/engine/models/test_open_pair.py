@@ -82,9 +82,12 @@ def test_a_full_model_is_loaded_beside_the_base(
     assert not torch.equal(base["model.embed_tokens.weight"], tuned["model.embed_tokens.weight"])
 
 
-def test_an_adapter_cannot_be_the_base(make_config: MakeConfig, tiny_adapter: Path, tiny_base: Path) -> None:
-    with pytest.raises(ModelError, match=r"can only be models\.tuned"):
-        open_pair(make_config(tiny_base, base=tiny_adapter))
+def test_an_adapter_that_is_the_base_is_merged(
+    make_config: MakeConfig, tiny_adapter: Path, tiny_base: Path
+) -> None:
+    pair = open_pair(make_config(tiny_base, base=tiny_adapter))
+    assert pair.base.adapter is None and pair.base.folder != tiny_adapter
+    assert pair.base.weights_sha256.startswith(f"{pair.tuned.weights_sha256}+")
 
 
 def test_a_device_that_is_not_there_is_refused(
