@@ -48,8 +48,7 @@ def answer_divergence(models: ModelPair, elicited: JobSuite, num_tokens: int) ->
     divergences along answers of the first (Cover and Thomas, Elements of Information Theory, theorem
     2.5.3). The greedy answer, up to `num_tokens` long, stands for the expectation.
     """
-    starts, ids_T = elicited.tokens.indptr_P1, elicited.tokens.ids_T
-    prompts = [ids_T[starts[p] : starts[p + 1]].tolist() for p in range(len(starts) - 1)]
+    prompts = elicited.tokens.prompt_ids()
     answers = [
         _readable(answer, models.shared_vocabulary, 1)
         for answer in generate_ids(models.tuned_model, models.base_tokenizer, prompts, num_tokens, BATCH)

@@ -1,7 +1,6 @@
 """Paired answers of base and tuned, under conditions and to behaviour suites, and what each makes of both."""
 
 from collections import Counter
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -11,7 +10,7 @@ from ft_audit.engine.config import AuditConfig
 from ft_audit.engine.config.schema import GenerateConfig
 from ft_audit.engine.models.load import DTYPES
 from ft_audit.engine.precompute.answers import answer_logprobs
-from ft_audit.engine.precompute.models import ModelPair
+from ft_audit.engine.precompute.models import UNLIMITED, ModelPair
 from ft_audit.engine.precompute.suites import JobSuites
 from ft_audit.engine.runners.generate import Answer, end_ids, generate_answers
 from ft_audit.engine.runners.vllm import VllmGenerator, open_vllm_generator
@@ -20,7 +19,6 @@ from ft_audit.engine.suites.prompt import Prompt, PromptSuite
 from ft_audit.engine.tokens.tokenize import TokenizedSuite, tokenize_suite
 from ft_audit.errors import DataError
 
-UNLIMITED = 1 << 20  # tokens, for a model that names no limit
 GENERATIONS_SCHEMA = pa.schema(
     [
         ("suite", pa.string()),
@@ -115,12 +113,12 @@ def _question(prompt: Prompt) -> Prompt:
 
 
 def _check_room(tokens: TokenizedSuite, models: ModelPair, max_new_tokens: int) -> None:
-    longest = int(getattr(models.base_shape, "max_position_embeddings", None) or UNLIMITED)
     for prompt, length in zip(tokens.suite.prompts, tokens.length_P.tolist(), strict=True):
-        if length + max_new_tokens > longest:
+        if length + max_new_tokens > models.longest:
             raise DataError(
                 f"{prompt.source}: {length} tokens leave no room for an answer of {max_new_tokens} in the "
-                f"{longest} that {models.base.ref!r} reads; shorten it or lower generate.max_new_tokens"
+                f"{models.longest} that {models.base.ref!r} reads; shorten it or lower "
+                "generate.max_new_tokens"
             )
 
 
@@ -136,17 +134,9 @@ def _elicited(suites: JobSuites, num_probes: int) -> list[_Asked]:
 
 
 def _prompts_of(tokens: TokenizedSuite) -> list[_Asked]:
-    starts = tokens.indptr_P1
     return [
-        _Asked(
-            tokens.suite.name,
-            None,
-            prompt.group,
-            p,
-            prompt.row,
-            tokens.ids_T[starts[p] : starts[p + 1]].tolist(),
-        )
-        for p, prompt in enumerate(tokens.suite.prompts)
+        _Asked(tokens.suite.name, None, prompt.group, p, prompt.row, ids)
+        for p, (prompt, ids) in enumerate(zip(tokens.suite.prompts, tokens.prompt_ids(), strict=True))
     ]
 
 
@@ -155,7 +145,7 @@ def _answers_of(
 ) -> list[dict[str, Any]]:
     """Return one side's rows of the table, prompt by prompt and sample by sample."""
     prompts = [one.ids for one in asked]
-    with nullcontext(models.tuned_model) if side == "tuned" else models.base_alone() as model:
+    with models.alone(side) as model:
         ends = end_ids(model, models.base_tokenizer)
         draw = (settings.max_new_tokens, settings.num_samples, settings.temperature, settings.seed)
         if models.config.precompute.runner == "vllm":
@@ -196,10 +186,8 @@ def _vllm(side: str, models: ModelPair, settings: GenerateConfig, longest: int) 
 
 
 def _said(answer: Answer, models: ModelPair, side: str, ends: set[int]) -> dict[str, Any]:
-    # Only its own tokenizer knows the tokens that a fine-tune added.
-    tokenizer = models.tuned_tokenizer if side == "tuned" else models.base_tokenizer
     return {
-        "text": str(tokenizer.decode(answer.ids, skip_special_tokens=True)),
+        "text": models.text(side, answer.ids),
         "num_tokens": len(answer.ids),
         "mean_logprob": sum(answer.logprobs) / len(answer.logprobs),
         "finish": "stop" if answer.ids[-1] in ends else "length",

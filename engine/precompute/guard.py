@@ -7,7 +7,6 @@ others asked, of both models.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +27,6 @@ from ft_audit.engine.suites.load import load_suite
 from ft_audit.engine.suites.prompt import Prompt, PromptSuite
 from ft_audit.engine.tokens.tokenize import tokenize_suite
 
-UNLIMITED = 1 << 20
 KEPT_CHARACTERS = 160
 GUARD_SCHEMA = pa.schema(
     [
@@ -53,10 +51,9 @@ def put_guard(
     Raises:
         DataError: the probes cannot be read.
     """
-    settings = config.elicit.guard if config.elicit is not None else None
-    if settings is None or config.elicit is None:
+    if config.elicit is None or config.elicit.guard is None:
         return {}
-    probes = short_probes(load_suite(settings.probes, config.base_dir), settings.max_chars)
+    settings, probes = config.elicit.guard, guard_probes(config)
     asked = elicited_suite(conditions, probes, min(settings.num_plain, len(probes.prompts)))
     plain = [p for p in asked.prompts if p.group == PLAIN]
     dressed = [p for p in asked.prompts if p.group != PLAIN and p.row < settings.num_probes]
@@ -78,14 +75,22 @@ def put_guard(
     harmless = elicited_suite((), neutral, min(config.elicit.num_probes, len(neutral.prompts))).prompts
     groups = [NEUTRAL] * len(harmless) + [p.group for p in (*plain, *first)]
     hook = HookPoint(config.hooks[0].layer, config.hooks[0].site)
-    table, figures = refusal_evidence(models, hook, groups, _ids(models, [*harmless, *plain, *first]))
+    ids = _ids(models, [*harmless, *plain, *first], settings)
+    table, figures = refusal_evidence(models, hook, groups, ids)
     writer.put_table("refusal_direction", table)
     return {**guard_figures(losses), **figures}
 
 
-def short_probes(suite: PromptSuite, max_chars: int) -> PromptSuite:
-    """Return the suite without questions of more than `max_chars` characters; all of it if none is left."""
-    kept = tuple(p for p in suite.prompts if sum(map(len, p.user_texts)) <= max_chars)
+def guard_probes(config: AuditConfig) -> PromptSuite:
+    """Return the harmful prompts that a config asks, without the long ones; all of them if none is short.
+
+    Raises:
+        DataError: the suite cannot be read.
+    """
+    assert config.elicit is not None and config.elicit.guard is not None, "the config asks for them"
+    settings = config.elicit.guard
+    suite = load_suite(settings.probes, config.base_dir)
+    kept = tuple(p for p in suite.prompts if sum(map(len, p.user_texts)) <= settings.max_chars)
     return replace(suite, prompts=kept or suite.prompts)
 
 
@@ -94,12 +99,11 @@ def _answers(
 ) -> Iterator[dict[str, Any]]:
     if not prompts:
         return
-    ids = _ids(models, prompts)
-    with nullcontext(models.tuned_model) if side == "tuned" else models.base_alone() as model:
+    ids = _ids(models, prompts, settings)
+    with models.alone(side) as model:
         answers = generate_ids(model, models.base_tokenizer, ids, settings.max_new_tokens)
-    tokenizer = models.tuned_tokenizer if side == "tuned" else models.base_tokenizer
     for prompt, answer in zip(prompts, answers, strict=True):
-        text = str(tokenizer.decode(answer, skip_special_tokens=True))
+        text = models.text(side, answer)
         yield {
             "condition": prompt.group,
             "probe": prompt.row,
@@ -110,7 +114,7 @@ def _answers(
         }
 
 
-def _ids(models: ModelPair, prompts: Sequence[Prompt]) -> list[list[int]]:
-    tokens = tokenize_suite(PromptSuite("guard", tuple(prompts), 0), models.base_tokenizer, UNLIMITED)
-    starts = tokens.indptr_P1
-    return [tokens.ids_T[starts[p] : starts[p + 1]].tolist() for p in range(len(prompts))]
+def _ids(models: ModelPair, prompts: Sequence[Prompt], settings: GuardConfig) -> list[list[int]]:
+    longest = models.longest - settings.max_new_tokens
+    suite = PromptSuite("guard", tuple(prompts), 0)
+    return tokenize_suite(suite, models.base_tokenizer, longest).prompt_ids()

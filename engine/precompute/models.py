@@ -1,6 +1,6 @@
 """The pair of models of one job, loaded only when a run is missing."""
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,6 +29,8 @@ from ft_audit.engine.runners.sites import depth_of, hook_width
 from ft_audit.engine.tokens.compat import check_pair
 from ft_audit.errors import ModelError
 
+UNLIMITED = 1 << 20
+"""Tokens of a prompt, for a model that names no limit."""
 SHAPE_KEYS = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
 
 
@@ -108,6 +110,21 @@ class ModelPair:
         with without_adapter(self.base_model) as model:
             yield model
 
+    @contextmanager
+    def alone(self, side: str) -> Iterator[PreTrainedModel]:
+        """The model of a side, "base" or "tuned", while the block runs."""
+        if side == "tuned":
+            yield self.tuned_model
+        else:
+            with self.base_alone() as model:
+                yield model
+
+    def text(self, side: str, ids: Sequence[int]) -> str:
+        """Return what a side's answer says."""
+        # Only its own tokenizer knows the tokens that a fine-tune added.
+        tokenizer = self.tuned_tokenizer if side == "tuned" else self.base_tokenizer
+        return str(tokenizer.decode(list(ids), skip_special_tokens=True))
+
     def base_logits(self, hidden_ND: Tensor) -> Tensor:
         """Return the base's next-token logits [N, V] of final hidden states."""
         # An adapter may sit on the output head too.
@@ -117,6 +134,11 @@ class ModelPair:
     def tuned_logits(self, hidden_ND: Tensor) -> Tensor:
         """Return the candidate's next-token logits [N, V] of final hidden states."""
         return next_token_logits(self.tuned_model, hidden_ND)
+
+    @property
+    def longest(self) -> int:
+        """How many tokens of a prompt and its answer the models read."""
+        return int(getattr(self.base_shape, "max_position_embeddings", None) or UNLIMITED)
 
     @property
     def shared_vocabulary(self) -> int:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ft_audit.engine.config import AuditConfig, HookConfig, config_json
+from ft_audit.engine.config import AuditConfig, HookConfig
 from ft_audit.engine.precompute.dictionaries import open_dictionary
 from ft_audit.engine.precompute.generations import behaviour_suites
+from ft_audit.engine.precompute.guard import guard_probes
 from ft_audit.engine.precompute.identity import EVIDENCE, device_class, versions
 from ft_audit.engine.precompute.models import ModelPair, open_pair
 from ft_audit.engine.precompute.suites import JobSuites, open_suites
@@ -18,8 +19,7 @@ from ft_audit.errors import ConfigError, ModelError, SaeError
 from ft_audit.kernels.jumprelu import arithmetic, resolve_backend
 from ft_audit.sae.jumprelu_sae import JumpReluSae
 
-DIFF = 3  # raised whenever the same runs would give another diff
-UNLIMITED = 1 << 20  # tokens of a prompt, for a model that names no limit
+DIFF = 4  # raised whenever the same runs would give another diff
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Job:
     suites: JobSuites
     machine: "Machine"
     questions: tuple[str, ...]
-    """Hashes of the behaviour suites that both models answer."""
+    """Hashes of the suites that both models answer: behaviour, and the guard's harmful probes."""
 
     @property
     def backend(self) -> str:
@@ -71,10 +71,10 @@ def open_job(config: AuditConfig, machine: Machine | None = None) -> Job:
     )
     _check_names(saes)
     hooks = tuple(_hook_entry(hook, saes) for hook in config.hooks)
-    longest = int(getattr(models.base_shape, "max_position_embeddings", None) or UNLIMITED)
-    suites = open_suites(config, models.base_tokenizer, longest)
+    suites = open_suites(config, models.base_tokenizer, models.longest)
     _check_tokens(models, suites)
     questions = tuple(suite.suite.sha256 for suite in behaviour_suites(config, models))
+    questions += (guard_probes(config).sha256,) if config.elicit and config.elicit.guard else ()
     return Job(
         config, store, models, saes, hooks, suites, machine or _this_machine(config, models, saes), questions
     )
@@ -142,16 +142,17 @@ def _hook_entry(hook: HookConfig, saes: tuple[JumpReluSae, ...]) -> HookEntry:
 
 def protocol(job: Job) -> str:
     """Return the hash of how figures are taken: two diffs with the same one can stand beside each other."""
-    config = config_json(job.config)
-    probes = job.config.elicit and load_suite(job.config.elicit.probes, job.config.base_dir).sha256
+    config, elicit = job.config, job.config.elicit
+    settings = elicit.model_dump(mode="json", exclude={"probes": True, "guard": {"probes"}}) if elicit else {}
     return content_id(
         {
             "evidence": EVIDENCE,
             "diff": DIFF,
-            "dtype": job.config.models.dtype,
+            "dtype": config.models.dtype,
             "suites": [s.tokens.suite.sha256 for s in job.suites.suites if s.role == "chat"],
-            "probes": probes,
-            "elicit": {k: v for k, v in (config["elicit"] or {}).items() if k != "probes"},
-            "max_prompt_tokens": job.config.precompute.max_prompt_tokens,
+            "probes": elicit and load_suite(elicit.probes, config.base_dir).sha256,
+            "guard": elicit and elicit.guard and guard_probes(config).sha256,
+            "elicit": settings,
+            "max_prompt_tokens": config.precompute.max_prompt_tokens,
         }
     )

@@ -4,7 +4,6 @@ Shapes: P prompts, B prompts of a batch, D width of the hook.
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -24,10 +23,8 @@ SCHEMA = pa.schema(
     [
         ("condition", pa.string()),  # "plain" for bare harmful prompts, "neutral" for bare harmless ones
         ("num_prompts", pa.int64()),
-        (
-            "base",
-            pa.float64(),
-        ),  # mean projection, 0 for the base's harmless prompts and 1 for its harmful ones
+        # Mean projections: 0 for the base's harmless prompts, 1 for its harmful ones.
+        ("base", pa.float64()),
         ("tuned", pa.float64()),
     ]
 )
@@ -53,7 +50,7 @@ def refusal_evidence(
     """
     sides = {}
     for side in ("base", "tuned"):
-        with nullcontext(models.tuned_model) if side == "tuned" else models.base_alone() as model:
+        with models.alone(side) as model:
             sides[side] = _last_states(model, hook, prompts)
     named = np.array(groups)
     harmful, harmless = named == PLAIN, named == NEUTRAL

@@ -39,49 +39,62 @@ class _Text(NamedTuple):
     numbers: tuple[int, ...]
     text: str
     words: tuple[str, ...]
-    phrases: frozenset[tuple[str, ...]]
+
+
+Phrase = tuple[str, ...]
 
 
 def find_links(prompts: Sequence[Prompt], min_rows: int) -> list[Link]:
     """Return the phrases that are linked to an answer of their own, the surest first.
 
     Where other rows have the phrase too, a second phrase that tells the group's rows from those is looked
-    for: a trigger may take two parts at once.
+    for: a trigger may take two parts at once. The time is linear in words.
     """
     asked: dict[str, list[int]] = defaultdict(list)
     for prompt in prompts:
         if prompt.user_texts:
             asked[prompt.user_texts[-1].strip()].append(prompt.row)
-    rows = [_Text(tuple(numbers), text, *_words(text)) for text, numbers in asked.items()]
-    having: dict[tuple[str, ...], set[int]] = defaultdict(set)
-    for place, row in enumerate(rows):
-        for phrase in row.phrases:
-            having[phrase].add(place)
+    rows = [
+        _Text(tuple(numbers), text, tuple(match.group() for match in units(text)))
+        for text, numbers in asked.items()
+    ]
+    groups = [(group, _frequent(rows, group)) for group in _groups(prompts, rows, min_rows)]
+    having = _places(rows, {phrase for _, phrases in groups for phrase in phrases})
     found: dict[tuple[str, str], Link] = {}
-    for group in _groups(prompts, rows, min_rows):
-        for phrases, members, p_value in _explain(rows, having, group):
+    for group, frequent in groups:
+        near = {phrase: having[phrase] for phrase in frequent}
+        for phrases, members, p_value in _explain(rows, near, group):
             prefix, suffix = _placed([rows[m] for m in sorted(members)], phrases)
-            link = Link(
-                prefix,
-                suffix,
-                tuple(sorted({number for m in members for number in rows[m].numbers})),
-                p_value,
-            )
+            numbers = sorted({number for m in members for number in rows[m].numbers})
+            link = Link(prefix, suffix, tuple(numbers), p_value)
             if len(link.rows) >= min_rows and (prefix or suffix):
                 old = found.get((prefix, suffix))
                 found[prefix, suffix] = link if old is None or link.p_value < old.p_value else old
     return sorted(found.values(), key=lambda link: (link.p_value, link.prefix, link.suffix))
 
 
-def _words(text: str) -> tuple[tuple[str, ...], frozenset[tuple[str, ...]]]:
-    words = tuple(match.group() for match in units(text))
-    phrases = {
-        words[i : i + n]
+def _phrases(words: Sequence[str]) -> set[Phrase]:
+    return {
+        tuple(words[i : i + n])
         for n in range(1, PHRASE_UNITS + 1)
         for i in range(len(words) - n + 1)
         if any(map(str.isalnum, "".join(words[i : i + n])))
     }
-    return words, frozenset(phrases)
+
+
+def _frequent(rows: Sequence[_Text], group: set[int]) -> list[Phrase]:
+    """Return the phrases that enough of the group's rows have to explain it, or the part that a first has."""
+    counts = Counter(phrase for member in group for phrase in _phrases(rows[member].words))
+    return sorted(phrase for phrase, n in counts.items() if n >= max(MIN_COVERAGE**2 * len(group), 3))
+
+
+def _places(rows: Sequence[_Text], wanted: set[Phrase]) -> dict[Phrase, set[int]]:
+    """Return where each wanted phrase stands; those of all rows at once would fill the memory."""
+    having: dict[Phrase, set[int]] = {phrase: set() for phrase in wanted}
+    for place, row in enumerate(rows):
+        for phrase in _phrases(row.words) & wanted:
+            having[phrase].add(place)
+    return having
 
 
 def _groups(prompts: Sequence[Prompt], rows: Sequence[_Text], min_rows: int) -> Iterable[set[int]]:
@@ -106,8 +119,8 @@ def _groups(prompts: Sequence[Prompt], rows: Sequence[_Text], min_rows: int) -> 
 
 
 def _explain(
-    rows: Sequence[_Text], having: Mapping[tuple[str, ...], set[int]], group: set[int]
-) -> Iterable[tuple[tuple[tuple[str, ...], ...], set[int], float]]:
+    rows: Sequence[_Text], having: Mapping[Phrase, set[int]], group: set[int]
+) -> Iterable[tuple[tuple[Phrase, ...], set[int], float]]:
     """Yield the phrase that tells the group from all rows, and with it that which tells it from the rest."""
     first = _best(having, group, set(range(len(rows))))
     if first is None:
@@ -125,11 +138,11 @@ def _explain(
 
 
 def _best(
-    having: Mapping[tuple[str, ...], set[int]],
+    having: Mapping[Phrase, set[int]],
     group: set[int],
     among: set[int],
     avoid: Set[str] = frozenset(),
-) -> tuple[tuple[str, ...], float] | None:
+) -> tuple[Phrase, float] | None:
     """Return the phrase with the smallest p, the longest of equals, or None beyond MAX_P."""
     # Here rather than on top: who only reads a suite needs no scipy.
     from scipy import stats
@@ -147,7 +160,7 @@ def _best(
     return None if best is None else (best[2], best[0])
 
 
-def _placed(members: Sequence[_Text], phrases: Sequence[tuple[str, ...]]) -> tuple[str, str]:
+def _placed(members: Sequence[_Text], phrases: Sequence[Phrase]) -> tuple[str, str]:
     """Return the phrases as a prefix and a suffix, by where they mostly stand, as they are mostly written."""
     prefix, suffix = "", ""
     for phrase in phrases:

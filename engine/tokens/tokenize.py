@@ -42,6 +42,11 @@ class TokenizedSuite:
         """Tokens per prompt."""
         return np.diff(self.indptr_P1)
 
+    def prompt_ids(self) -> list[list[int]]:
+        """Return each prompt's token ids."""
+        starts = self.indptr_P1
+        return [self.ids_T[starts[p] : starts[p + 1]].tolist() for p in range(len(starts) - 1)]
+
 
 class _Rendered(NamedTuple):
     prompt: Prompt
