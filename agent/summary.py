@@ -52,6 +52,16 @@ class Origin(BaseModel):
     seconds: float = Field(description="How long the evidence took, without the training.")
 
 
+class Untrained(BaseModel):
+    """What a dictionary that nothing was trained for shows of the same diff: a floor for the trained one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    width: int
+    features: dict[str, dict[str, Any]] = Field(description="By suite: leading ones, quantiles.")
+    figures: dict[str, float | None]
+
+
 class Summary(BaseModel):
     """The evidence of one diff; arrays are lists, by row, by condition or by feature."""
 
@@ -75,6 +85,9 @@ class Summary(BaseModel):
     logits: dict[str, dict[str, Any]] = Field(description="By suite: divergences and losses of both models.")
     weights: dict[str, list[Any]] = Field(description="By changed tensor.")
     generations: list[dict[str, Any]] = Field(description="Answers to neutral probes by condition and side.")
+    untrained: dict[str, Untrained] = Field(
+        default={}, description="By name: in a population, what the dictionary is held against."
+    )
 
     @property
     def name(self) -> str:
@@ -128,6 +141,17 @@ def summarise(diff: DiffReader, **origin: Any) -> Summary:
         },
         weights=_weights(diff, tables.get("weights")),
         generations=_generations(tables.get("generations")),
+    )
+
+
+def read_untrained(diff: DiffReader, name: str) -> Untrained:
+    """Return what one dictionary of a diff shows, by suite, and its own figures."""
+    groups = [group for group in diff.groups() if group.startswith(f"features/{name}/")]
+    figures = diff.manifest.summary["figures"]
+    return Untrained(
+        width=int(np.size(diff.array(groups[0], "z"))),
+        features={group.rpartition("/")[2]: _features(diff.stats(group)) for group in groups},
+        figures={key: _number(value) for key, value in figures.items() if f"/{name}/" in key},
     )
 
 

@@ -9,6 +9,18 @@ from ft_audit.agent.detectors.scalar import Scalar, figure, suite_role
 from ft_audit.agent.summary import Summary
 
 TOP = 20
+OWN = (
+    "features_change_chat",
+    "features_concentration_chat",
+    "features_change_train",
+    "features_concentration_train",
+    "features_train_only",
+    "features_fvu_change",
+    "features_fvu_change_train",
+    "features_error_norm_change",
+    "features_error_norm_change_train",
+)
+"""What needs no more than the dictionary on chats and training rows, for comparing dictionaries."""
 
 
 def scalars(summary: Summary) -> dict[str, Scalar]:
@@ -63,6 +75,14 @@ def _train_only(train: dict[str, Any], chat: dict[str, Any]) -> float:
     other = np.array([on_chat.get(feature) or 0.0 for feature, _ in pairs])
     shared = np.where(np.sign(d) == np.sign(other), np.minimum(np.abs(d), np.abs(other)), 0.0)
     return float(((np.abs(d) - shared) ** 2).sum() / max(float((d**2).sum()), 1e-12))
+
+
+def untrained_scalars(summary: Summary, name: str) -> dict[str, Scalar]:
+    """Return what `scalars` says, of a dictionary that nothing was trained for."""
+    other = summary.untrained[name]
+    features = {f"{name}/{suite}": values for suite, values in other.features.items()}
+    found = scalars(summary.model_copy(update={"features": features, "figures": other.figures}))
+    return {key: value for key, value in found.items() if key in OWN}
 
 
 def suspicion(summary: Summary, suite: str = "chat", top: int = TOP) -> float:

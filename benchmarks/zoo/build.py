@@ -14,6 +14,7 @@ from typing import Any
 
 from ft_audit.agent.summary import Summary, summarise
 from ft_audit.benchmarks.calibrate import member_config
+from ft_audit.benchmarks.zoo.dictionaries import make_untrained, untrained_evidence
 from ft_audit.benchmarks.zoo.population import Member, Zoo, load_zoo, members
 from ft_audit.engine.config import AuditConfig, config_json, load_config, resolve_path
 from ft_audit.engine.finetune import run_finetune
@@ -68,14 +69,17 @@ def build_member(zoo: Zoo, member: Member, work: Path, *, progress: bool = True)
     """Train one member (or reuse it), precompute its evidence, and return its summary."""
     folder = work / member.folder_name
     trained = run_finetune(member.path, folder, member.overrides, progress=progress)
-    config = member_config(audit_of(zoo), member.recipe, folder)
-    started = time.monotonic()
-    with _shared_runs(audit_of(zoo), work):
+    audit = audit_of(zoo)
+    config = member_config(audit, member.recipe, folder)
+    with _shared_runs(audit, work):
+        dictionaries = make_untrained(audit, work / "dictionaries")
+        started = time.monotonic()
         done = run_precompute(config, progress=False)
-    seconds = time.monotonic() - started
+        seconds = time.monotonic() - started
+        untrained = untrained_evidence(config, dictionaries)
     diff = Store(done["store"]).open_diff(done["diff_id"])
     truth = json.loads((folder / "truth.json").read_text(encoding="utf-8"))["rows"]
-    return summarise(
+    summary = summarise(
         diff,
         name=member.name,
         recipe=member.recipe.name,
@@ -89,6 +93,7 @@ def build_member(zoo: Zoo, member: Member, work: Path, *, progress: bool = True)
         roles={role: rows for role, rows in truth.items() if role != "benign"},
         seconds=round(seconds, 1),
     )
+    return summary.model_copy(update={"untrained": untrained})
 
 
 def audit_of(zoo: Zoo) -> AuditConfig:
