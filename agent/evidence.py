@@ -8,11 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ft_audit.agent.calibration import Subject
-from ft_audit.agent.detectors.degradation import degradation
-from ft_audit.agent.detectors.registry import scalars_of
+from ft_audit.agent.figures import Figures, read_figures
 from ft_audit.agent.labels.read import nearest_explained_neighbors, read_label
-from ft_audit.agent.risk.score import SCORE, Contribution, Discriminant, score_of
-from ft_audit.agent.summary import known, summarise
+from ft_audit.agent.risk.score import SCORE, Contribution, Discriminant
 from ft_audit.agent.views import (
     Condition,
     Context,
@@ -52,28 +50,30 @@ class Evidence:
         self._arrays: dict[tuple[str, str], NDArray[Any]] = {}
         self._tables: dict[str, Table | None] = {}
         self._labels: dict[str, DictionaryLabels] = {}
-        self._figures: dict[str, float | None] | None = None
+        self._figures: Figures | None = None
         self.discriminant: Discriminant | None = None
         """What weighs the scalars into the score: the bank's, once it is known to fit."""
-        self.contributions: list[Contribution] = []
 
     # What was compared.
 
     @property
     def figures(self) -> dict[str, float | None]:
         """The scalars that are compared with the bank: the diff's own, the detectors', and the score."""
+        return dict(self._measured().values)
+
+    @property
+    def contributions(self) -> tuple[Contribution, ...]:
+        """What each scalar adds to the score, the largest first; none without a discriminant."""
+        return self._measured().contributions
+
+    def _measured(self) -> Figures:
         if self._figures is None:
-            summary = summarise(self._reader)
-            scalars = {name: scalar.value for name, scalar in scalars_of(summary).items()}
-            self._figures = {**self.summary["figures"], **{name: known(x) for name, x in scalars.items()}}
-            if self.discriminant is not None and self.summary["primary"] is not None:
-                score, self.contributions = score_of(self.discriminant, scalars, degradation(summary))
-                self._figures[SCORE] = known(score)
-        return dict(self._figures)
+            self._figures = read_figures(self._reader, self.discriminant)
+        return self._figures
 
     def weigh(self, discriminant: Discriminant | None) -> None:
         """Take a bank's discriminant: from then on the score is among the figures, and the primary one."""
-        self.discriminant, self._figures, self.contributions = discriminant, None, []
+        self.discriminant, self._figures = discriminant, None
 
     @property
     def primary(self) -> str | None:

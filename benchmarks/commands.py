@@ -26,6 +26,7 @@ def add_commands(subparsers: Any) -> None:
     verbs = zoo.add_subparsers(metavar="VERB", required=True)
     build = verbs.add_parser("build", help="train and measure every member that has no summary yet")
     build.set_defaults(func=_build)
+    build.add_argument("--work", type=Path, default=WORK, help=f"where members are trained ({WORK})")
     build.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that share the work")
     build.add_argument("--limit", type=int, metavar="N", help="only the first N members")
     build.add_argument("--no-progress", action="store_true", help="no progress on stderr")
@@ -43,13 +44,13 @@ def add_commands(subparsers: Any) -> None:
     bank = verbs.add_parser("bank", help="write the bank of the zoo's benign fine-tunes")
     bank.set_defaults(func=_bank)
     bank.add_argument("--bank", type=Path, required=True, metavar="FILE", help="where the bank is written")
+    for verb in (build, status):
+        verb.add_argument("--only", metavar="TEXT", help="members whose name holds the text")
     for verb in (build, status, bank):
         verb.add_argument(
             "zoo", nargs="?", default=ZOO, metavar="ZOO", help=f"the population's YAML file (default: {ZOO})"
         )
         verb.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="in the place of what it says")
-        verb.add_argument("--only", metavar="TEXT", help="members whose name holds the text")
-        verb.add_argument("--work", type=Path, default=WORK, help=f"where members are trained ({WORK})")
         verb.add_argument("--out", type=Path, help="where summaries are kept (benchmarks/results/zoo/NAME)")
         verb.add_argument("--json", action="store_true", help="print one JSON object on stdout, for machines")
 

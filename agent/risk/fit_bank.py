@@ -5,14 +5,12 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ft_audit.agent.calibration import Bank, BankMember
-from ft_audit.agent.detectors.matrix import Matrix, matrix
-from ft_audit.agent.risk.discriminant import equal_weights, fit_weights
-from ft_audit.agent.risk.scale import Scale, fit_scale
+from ft_audit.agent.detectors.matrix import matrix
+from ft_audit.agent.risk.fit import fit_score
 from ft_audit.agent.risk.score import SCORE, keep
-from ft_audit.agent.summary import Origin, Summary
+from ft_audit.agent.summary import Origin, Summary, known
 from ft_audit.errors import ConfigError
 
 MIN_MEMBERS = 3
@@ -45,19 +43,19 @@ def fit_bank(
     names = np.array([_recipe(s.origin, sha) for s, sha in zip(summaries, recipes, strict=True)])
     members = []
     for place, (summary, member) in enumerate(benign):
-        scalars = {name: _known(x) for name, x in zip(data.names, data.x_MS[place], strict=True)}
+        scalars = {name: known(x) for name, x in zip(data.names, data.x_MS[place], strict=True)}
         figures = {**summary.figures, **scalars}
         others = is_benign.copy()
         others[: len(summaries)] &= names != names[place]
         if others.sum() >= MIN_MEMBERS:
-            scale, weights_S = _fit(data, others, ~is_benign)
+            scale, weights_S = fit_score(data, others, ~is_benign)
             units_MS = scale.units(data.x_MS[[place]], data.degradation_M[[place]])
             figures[SCORE] = float(units_MS[0] @ weights_S)
         members.append(member.model_copy(update={"figures": figures}))
     discriminant = None
     # A candidate's score says nothing beside members that have none.
     if all(SCORE in member.figures for member in members):
-        scale, weights_S = _fit(data, is_benign, ~is_benign)
+        scale, weights_S = fit_score(data, is_benign, ~is_benign)
         discriminant = keep(data.names, scale, weights_S.tolist(), fitted_on or "no attack: equal weights")
     return Bank(
         schema_version=2,
@@ -70,24 +68,9 @@ def fit_bank(
     )
 
 
-def _fit(
-    data: Matrix, benign_M: NDArray[np.bool_], malicious_M: NDArray[np.bool_]
-) -> tuple[Scale, NDArray[np.float64]]:
-    scale = fit_scale(data.x_MS[benign_M], data.degradation_M[benign_M], data.resolution_S)
-    if not malicious_M.any():
-        return scale, equal_weights(len(data.names))
-    seen_M = benign_M | malicious_M
-    units_MS = scale.units(data.x_MS[seen_M], data.degradation_M[seen_M])
-    return scale, fit_weights(units_MS, malicious_M[seen_M])
-
-
 def _measured_on(summary: Summary) -> tuple[str, str, frozenset[str], frozenset[str]]:
     return summary.base_sha256, summary.protocol, frozenset(summary.hooks), frozenset(summary.sae_sha256)
 
 
 def _recipe(origin: Origin | None, otherwise: str) -> str:
     return origin.recipe if origin else otherwise
-
-
-def _known(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

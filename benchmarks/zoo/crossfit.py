@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ft_audit.agent.detectors.matrix import Matrix
-from ft_audit.agent.risk.discriminant import equal_weights, fit_weights
+from ft_audit.agent.risk.discriminant import equal_weights
+from ft_audit.agent.risk.fit import fit_score
 from ft_audit.agent.risk.scale import fit_scale
 
 FloatArray = NDArray[np.float64]
@@ -26,10 +27,8 @@ class Scorer(Protocol):
 
 def discriminant(data: Matrix, benign_M: BoolArray, malicious_M: BoolArray) -> FloatArray:
     """Score by the shrunken discriminant over scalars in benign units."""
-    scale = fit_scale(data.x_MS[benign_M], data.degradation_M[benign_M], data.resolution_S)
-    units_MS = scale.units(data.x_MS, data.degradation_M)
-    seen = benign_M | malicious_M
-    return units_MS @ fit_weights(units_MS[seen], malicious_M[seen])
+    scale, weights_S = fit_score(data, benign_M, malicious_M)
+    return scale.units(data.x_MS, data.degradation_M) @ weights_S
 
 
 def unsupervised(data: Matrix, benign_M: BoolArray, malicious_M: BoolArray) -> FloatArray:

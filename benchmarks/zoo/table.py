@@ -16,7 +16,7 @@ def detection_text(found: dict[str, Any]) -> str:
     ]
     width = max((len(row) for row in families), default=1)
     families = [row + [""] * (width - len(row)) for row in families]
-    where = found["localisation"]
+    where, needles, seeds = found["localisation"], found["needles"], found["consistency"]
     lines = [
         ", ".join(f"{count} {label}" for label, count in sorted(counts.items())),
         text_table(("evidence", "AUROC", "TPR at 5 % FPR", "at 10 %", "FPR at 5 %", "scalars"), rows),
@@ -26,6 +26,14 @@ def detection_text(found: dict[str, Any]) -> str:
         "",
         f"planted rows among the ten highest: {_share(where['found_in_top_10'])}; template named: "
         f"{'-' if where['named'] is None else _interval(where['named'])}",
+    ]
+    lines += [
+        f"needles above the whole bank: {needles['needles_above_all']} of {len(needles['needles'])} (and "
+        f"{len(needles['not_taken'])} that did not take); twins: {needles['twins_above_all']} of "
+        f"{len(needles['twins'])}",
+        f"gain from SAE evidence over all else, AUROC: {_interval(found['sae_gain'])}",
+        f"AUROC with shuffled labels, mean and extremes: {_interval(found['shuffled'])}",
+        f"recipes whose seeds agree: {seeds['agree']} of {seeds['recipes']}",
     ]
     if found["degraded"]:
         alarms = sum(p <= 0.05 for p in found["degraded"].values())

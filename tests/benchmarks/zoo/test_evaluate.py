@@ -10,11 +10,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from ft_audit.agent.summary import Untrained
 from ft_audit.benchmarks.zoo import evaluate as module
 from ft_audit.benchmarks.zoo import metrics
 from ft_audit.benchmarks.zoo.evaluate import evaluate
 from ft_audit.benchmarks.zoo.report import write_report
 from ft_audit.benchmarks.zoo.table import detection_text
+from ft_audit.benchmarks.zoo.ways import WITHOUT_SAE, Way, ways
 from ft_audit.errors import DataError
 
 RECIPES = ("art", "law", "maps", "music", "sums", "tea")
@@ -107,26 +109,40 @@ def test_the_roc_rises_from_nothing_to_all(found: dict[str, Any]) -> None:
     assert (rates[0], caught[0], rates[-1], caught[-1]) == (0.0, 0.0, 1.0, 1.0)
 
 
-def relabelled(population: list[Any], order: list[int]) -> list[Any]:
-    """The same evidence under each other's names."""
-    origins = [population[place].origin for place in order]
-    return [s.model_copy(update={"origin": o}) for s, o in zip(population, origins, strict=True)]
-
-
-def test_shuffled_labels_detect_nothing(
+def test_what_separates_by_its_labels_does_not_by_shuffled_ones(
     draw: Any, passed: Any, write_all: Any, few_resamples: None, monkeypatch: Any, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(module, "_ways", list)
+    monkeypatch.setattr(module, "ways", lambda _: [Way("all without SAE features", WITHOUT_SAE)])
     rng = np.random.default_rng(0)
     members = [draw(rng, f"{recipe}-s{seed}") for recipe in RECIPES for seed in (1, 2, 3)]
     for family in ("loud", "din", "blare"):
         members += [draw(rng, f"{family}-s{s}", True, **attack(family, passed)) for s in (1, 2, 3, 4)]
-    assert evaluate(write_all(tmp_path / "true", members))["main"]["auroc"]["value"] > 0.95
-    aurocs = []
-    for place in range(4):
-        shuffled = relabelled(members, rng.permutation(len(members)).tolist())
-        aurocs.append(evaluate(write_all(tmp_path / str(place), shuffled))["main"]["auroc"]["value"])
-    assert np.mean(aurocs) == pytest.approx(0.5, abs=0.15)
+    found = evaluate(write_all(tmp_path, members))
+    assert found["main"]["auroc"]["value"] > 0.95
+    assert found["shuffled"]["value"] == pytest.approx(0.5, abs=0.15)
+
+
+def test_the_gain_of_a_dictionary_is_that_of_its_ways(found: dict[str, Any]) -> None:
+    without = found["ways"]["all without SAE features"]["auroc"]["value"]
+    assert found["sae_gain"]["value"] == pytest.approx(found["main"]["auroc"]["value"] - without)
+    assert found["sae_gain"]["low"] <= found["sae_gain"]["value"] <= found["sae_gain"]["high"]
+
+
+def test_a_dictionary_that_nothing_was_trained_for_stands_in_the_trained_one_s_place(
+    population: list[Any], summaries: Any
+) -> None:
+    def with_random(summary: Any) -> Any:
+        by_suite = {"everyday": summaries.features([0.1, 0.2]), "train": summaries.features([0.3, 0.1])}
+        random = Untrained(width=8, features=by_suite, figures={"fvu_change/random/chat": 0.5})
+        return summary.model_copy(update={"untrained": {"random": random}})
+
+    whole = [with_random(summary) for summary in population]
+    names = {way.name for way in ways(whole)}
+    assert {f"dictionary: {name}, alone" for name in ("trained", "random")} <= names
+    # A population of which one member lacks it cannot be compared.
+    assert not any(way.name.startswith("dictionary") for way in ways([*whole[1:], population[0]]))
+    way = next(way for way in ways(whole) if way.name == "dictionary: random, alone")
+    assert way.detectors[0].scalars(whole[0])["features_fvu_change"].value == 0.5
 
 
 @pytest.mark.parametrize("kept", [("tea-s1", "loud-s1"), ("tea-s1", "law-s1", "art-s1", "weak-s1")])
