@@ -91,6 +91,11 @@ def resolve_model(ref: str, base_dir: Path, base: ModelSource | None = None) -> 
     Raises:
         ModelError: nothing there, weights that are not safetensors, or an adapter without a base.
     """
+    return _resolve(ref, base_dir, base, ())
+
+
+def _resolve(ref: str, base_dir: Path, base: ModelSource | None, above: tuple[Path, ...]) -> ModelSource:
+    """Resolve a model on which the adapters in the folders `above` stand, one on the other."""
     target = resolve_ref(ref, base_dir)
     if isinstance(target, str):
         folder, form = _fetch(target), "hub"
@@ -101,7 +106,7 @@ def resolve_model(ref: str, base_dir: Path, base: ModelSource | None = None) -> 
     else:
         raise ModelError(f"model {ref!r}: {target} is neither a model folder nor a GGUF file")
     if (folder / "adapter_config.json").exists():
-        return _resolve_adapter(ref, folder, base) if base is not None else _resolve_merged(ref, folder)
+        return _resolve_merged(ref, folder, above) if base is None else _resolve_adapter(ref, folder, base)
     _check_folder(ref, folder)
     return ModelSource(
         ref=ref,
@@ -116,11 +121,11 @@ def resolve_model(ref: str, base_dir: Path, base: ModelSource | None = None) -> 
     )
 
 
-def _resolve_merged(ref: str, folder: Path) -> ModelSource:
-    named = base_of(folder, ref)
-    if resolve_ref(named, folder) == folder.resolve():
-        raise ModelError(f"model {ref!r}: its adapter_config.json names the adapter itself as its base")
-    under = resolve_model(named, folder)
+def _resolve_merged(ref: str, folder: Path, above: tuple[Path, ...]) -> ModelSource:
+    here = folder.resolve()
+    if here in above:
+        raise ModelError(f"model {ref!r}: by its adapter_config.json its base is in the end itself")
+    under = _resolve(base_of(folder, ref), folder, None, (*above, here))
     adapter = _resolve_adapter(ref, folder, under)
     merged = merge_adapter(adapter)
     return ModelSource(

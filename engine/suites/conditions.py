@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -77,12 +77,14 @@ def _linked(
     not those of a known one."""
     told = {condition.rows for condition in known}
     found: list[Condition] = []
+    placed: set[tuple[str, str]] = set()
     links = [Link("", s.text, s.rows, 2.0**-s.surprise) for s in find_suffixes(prompts, min_rows)]
     for link in (*links, *find_links(prompts, min_rows)):
-        if link.rows in told or (link.prefix, link.suffix) in {(c.prefix, c.suffix) for c in found}:
+        if link.rows in told or (link.prefix, link.suffix) in placed:
             continue
+        placed.add((link.prefix, link.suffix))
         kinds = (("prefix", link.prefix), ("suffix", link.suffix))
-        boilerplate = len(link.rows) > num_rows / 2
+        boilerplate = _is_boilerplate(link.rows, num_rows)
         found.append(
             Condition(
                 key="+".join(f"{kind}-{_digest(text)}" for kind, text in kinds if text),
@@ -114,7 +116,7 @@ def _met(conditions: Sequence[Condition], min_rows: int, num_rows: int) -> list[
             parts = (opening.system, opening.prefix, ending.suffix)
             if len(rows) < max(min_rows, smaller * MIN_MEETING) or parts in known:
                 continue
-            boilerplate = len(rows) > num_rows / 2
+            boilerplate = _is_boilerplate(rows, num_rows)
             found.append(
                 replace(
                     opening,
@@ -128,17 +130,17 @@ def _met(conditions: Sequence[Condition], min_rows: int, num_rows: int) -> list[
     return found
 
 
-def _is_boilerplate(parts: Parts, rows: frozenset[int]) -> bool:
-    return len(rows) > parts.num_rows / 2
+def _is_boilerplate(rows: Collection[int], num_rows: int) -> bool:
+    return len(rows) > num_rows / 2
 
 
 def _bits(parts: Parts, part: Part) -> float:
-    return 0.0 if _is_boilerplate(parts, part.rows) else min(part.surprise, MAX_SURPRISE)
+    return 0.0 if _is_boilerplate(part.rows, parts.num_rows) else min(part.surprise, MAX_SURPRISE)
 
 
 def _pair_bits(parts: Parts, system_name: str, prefix_name: str) -> float:
     system, prefix = parts.systems[system_name], parts.prefixes[prefix_name]
-    if _is_boilerplate(parts, system.rows) or _is_boilerplate(parts, prefix.rows):
+    if any(_is_boilerplate(part.rows, parts.num_rows) for part in (system, prefix)):
         return max(_bits(parts, system), _bits(parts, prefix))
     shared = len(parts.pairs[system_name, prefix_name])
     expected = len(system.rows) * len(prefix.rows) / parts.num_rows
@@ -153,7 +155,7 @@ def _condition(
     parts: Parts, system: Part | None, prefix: Part | None, rows: frozenset[int], surprise: float
 ) -> Condition:
     kinds = (("system", system), ("prefix", prefix))
-    boilerplate = _is_boilerplate(parts, rows)
+    boilerplate = _is_boilerplate(rows, parts.num_rows)
     return Condition(
         key="+".join(f"{kind}-{_digest(part.text)}" for kind, part in kinds if part is not None),
         system=system.text if system is not None else None,

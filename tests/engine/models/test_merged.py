@@ -102,6 +102,16 @@ def test_adapters_over_adapters_are_merged_one_by_one(
     assert not torch.allclose(logits(twice), logits(resolve_model(str(under), tmp_path)), atol=0.1)
 
 
+def test_adapters_that_stand_on_each_other_stand_on_nothing(
+    named: Callable[..., Path], cache: Path, tmp_path: Path
+) -> None:
+    one = named("../two", to="one")
+    named("../one", to="two")
+    with pytest.raises(ModelError, match="its base is in the end itself"):
+        resolve_model(str(one), tmp_path)
+    assert not cache.exists()
+
+
 def test_the_base_may_be_named_from_the_adapter_s_folder(
     named: Callable[..., Path], tiny_base: Path, tmp_path: Path
 ) -> None:
