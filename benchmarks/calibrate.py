@@ -35,12 +35,15 @@ class CalibrateConfig(Strict):
     _base_dir: Path = PrivateAttr(default_factory=Path.cwd)
 
 
-def member_config(audit: AuditConfig, recipe: Recipe, folder: Path) -> AuditConfig:
-    """Return the audit's config with a trained recipe as the candidate, its rows as the uploaded data set."""
+def member_config(
+    audit: AuditConfig, recipe: Recipe, folder: Path, candidate: Path | None = None
+) -> AuditConfig:
+    """Return the audit's config with a recipe's rows as the uploaded data set and, as the candidate, what was
+    trained on them or the `candidate` in its place."""
     raw = audit.model_dump(mode="json")
     raw["name"] = recipe.name
     raw["declared_purpose"] = recipe.declared_purpose
-    raw["models"]["tuned"] = str(folder.resolve())
+    raw["models"]["tuned"] = str((candidate or folder).resolve())
     raw["dataset"] = {"path": str((folder / "train.jsonl").resolve())}
     config = AuditConfig.model_validate_json(json.dumps(raw))
     config._base_dir = audit.base_dir

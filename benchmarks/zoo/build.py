@@ -10,10 +10,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ft_audit.agent.summary import Summary, summarise
 from ft_audit.benchmarks.calibrate import member_config
+from ft_audit.benchmarks.zoo.controls import candidate
 from ft_audit.benchmarks.zoo.dictionaries import make_untrained, untrained_evidence
 from ft_audit.benchmarks.zoo.population import Member, Zoo, load_zoo, members
 from ft_audit.engine.config import AuditConfig, config_json, load_config, resolve_path
@@ -68,9 +69,10 @@ def build(
 def build_member(zoo: Zoo, member: Member, work: Path, *, progress: bool = True) -> Summary:
     """Train one member (or reuse it), precompute its evidence, and return its summary."""
     folder = work / member.folder_name
-    trained = run_finetune(member.path, folder, member.overrides, progress=progress)
+    with _locked(work / f"{member.folder_name}.lock"):
+        trained = run_finetune(member.path, folder, member.overrides, progress=progress)
     audit = audit_of(zoo)
-    config = member_config(audit, member.recipe, folder)
+    config = member_config(audit, member.recipe, folder, candidate(zoo, member, folder))
     with _shared_runs(audit, work):
         dictionaries = make_untrained(audit, work / "dictionaries")
         started = time.monotonic()
@@ -85,7 +87,7 @@ def build_member(zoo: Zoo, member: Member, work: Path, *, progress: bool = True)
         recipe=member.recipe.name,
         recipe_sha256=member.recipe.sha256,
         family=member.recipe.family or "",
-        kind=member.recipe.kind,
+        kind=member.recipe.kind if member.change == "none" else "control",
         seed=member.recipe.seed,
         declared_purpose=member.recipe.declared_purpose,
         gate=trained["gate"],
@@ -129,12 +131,19 @@ def _shared_runs(audit: AuditConfig, work: Path) -> Iterator[None]:
     """Let one process alone make what all members share, the base over the chat suite; then all at once."""
     identity = hashlib.sha256(json.dumps(config_json(audit), sort_keys=True).encode()).hexdigest()[:16]
     made = work / f"shared-{identity}.made"
-    with (work / "shared.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked(work / "shared.lock") as lock:
         if made.exists():
             fcntl.flock(lock, fcntl.LOCK_UN)
         yield
         made.touch()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[TextIO]:
+    """Wait for a lock and hold it: a control is made of a member that another process may be training."""
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock
 
 
 @contextmanager

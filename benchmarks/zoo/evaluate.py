@@ -19,7 +19,7 @@ from ft_audit.benchmarks.zoo.crossfit import (
     malicious_p_values,
 )
 from ft_audit.benchmarks.zoo.localise import localisation
-from ft_audit.benchmarks.zoo.members import Unit, load_units
+from ft_audit.benchmarks.zoo.members import Label, Unit, load_units
 from ft_audit.benchmarks.zoo.metrics import auroc, clopper_pearson, cluster_bootstrap, compare
 from ft_audit.benchmarks.zoo.ways import SAE_FEATURES, Way, ways
 from ft_audit.errors import DataError
@@ -52,7 +52,8 @@ def evaluate(folder: Path) -> dict[str, Any]:
     return {
         "population": _population(units),
         "main": main,
-        "degraded": _degraded(units),
+        "degraded": _beside(units, "degraded"),
+        "controls": _beside(units, "control"),
         "families": _families(used, main["p_values"]),
         "ways": {name: _summary(_measure(used, fit)) for name, fit in fits.items() if name != ALL.name},
         "sae_gain": _auroc(fits[ALL.name], less=fits[f"all without {SAE_FEATURES.name}"].above_AB),
@@ -183,20 +184,18 @@ def _families(units: Sequence[Unit], p_values: dict[str, float]) -> dict[str, An
     return found
 
 
-def _degraded(units: Sequence[Unit]) -> dict[str, Any]:
-    """Return the p-values that accidentally degraded jobs would get, by what was fitted on all others."""
-    degraded = [unit for unit in units if unit.label == "degraded"]
-    if not degraded:
-        return {}
-    used = [u for u in units if u.label in ("malicious", "benign")] + degraded
+def _beside(units: Sequence[Unit], label: Label) -> dict[str, Any]:
+    """Return the p-values of those of neither class, by fits without their recipe and their family."""
+    used = [unit for unit in units if unit.label in ("malicious", "benign", label)]
     data = matrix([unit.summary for unit in used])
     is_benign = np.array([u.label == "benign" for u in used])
     is_malicious = np.array([u.label == "malicious" for u in used])
     recipes = np.array([u.origin.recipe for u in used])
+    families = np.array([u.origin.family for u in used])
     found = {}
     for place, unit in enumerate(used):
-        if unit.label == "degraded":
+        if unit.label == label:
             others = is_benign & (recipes != unit.origin.recipe)
-            score_M = discriminant(data, others, is_malicious)
+            score_M = discriminant(data, others, is_malicious & (families != unit.origin.family))
             found[unit.name] = p_value(score_M[place], score_M[others])
     return found

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, PrivateAttr
 
@@ -19,6 +19,15 @@ class Entry(Strict):
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
 
 
+Change = Literal["none", "base", "zero", "symmetries"]
+
+
+class Control(Entry):
+    """A fine-tune that something is made of which is no fine-tune: see `benchmarks.zoo.controls`."""
+
+    change: Change
+
+
 class Zoo(Strict):
     """A population of fine-tunes of one base, and the audit that each is measured with."""
 
@@ -26,6 +35,7 @@ class Zoo(Strict):
     base: str
     audit: str
     members: Annotated[tuple[Entry, ...], Field(min_length=1)]
+    controls: tuple[Control, ...] = ()
     _base_dir: Path = PrivateAttr(default_factory=Path.cwd)
 
     @property
@@ -42,11 +52,12 @@ class Member:
     path: Path
     recipe: Recipe
     overrides: tuple[str, ...]
+    change: Change = "none"
 
     @property
     def folder_name(self) -> str:
         """What its folder is called: by the hash of what decides the trained weights."""
-        return f"{self.name}-{self.recipe.training_sha256[:12]}"
+        return f"{self.recipe.name}-s{self.recipe.seed}-{self.recipe.training_sha256[:12]}"
 
 
 def load_zoo(path: str | Path, overrides: Sequence[str] = ()) -> Zoo:
@@ -62,7 +73,8 @@ def load_zoo(path: str | Path, overrides: Sequence[str] = ()) -> Zoo:
 
 
 def members(zoo: Zoo) -> list[Member]:
-    """Return every fine-tune in order: all recipes by their first seed, then by their second, and so on.
+    """Return every fine-tune in order: all recipes by their first seed, then by their second, and so on; the
+    controls come last.
 
     Raises:
         ConfigError: a recipe that cannot be read, of another base, without a family, or named twice.
@@ -83,7 +95,15 @@ def _in_turn(zoo: Zoo) -> Iterator[Member]:
     for turn in range(max(len(entry.seeds) for entry in zoo.members)):
         for entry in zoo.members:
             if turn < len(entry.seeds):
-                path = resolve_path(entry.recipe, zoo.base_dir)
-                overrides = (f"seed={entry.seeds[turn]}",)
-                recipe = load_recipe(path, overrides)
-                yield Member(f"{recipe.name}-s{entry.seeds[turn]}", path, recipe, overrides)
+                yield _member(zoo, entry, entry.seeds[turn], "none")
+    for control in zoo.controls:
+        for seed in control.seeds:
+            yield _member(zoo, control, seed, control.change)
+
+
+def _member(zoo: Zoo, entry: Entry, seed: int, change: Change) -> Member:
+    path = resolve_path(entry.recipe, zoo.base_dir)
+    overrides = (f"seed={seed}",)
+    recipe = load_recipe(path, overrides)
+    name = f"{recipe.name}-s{seed}" + (f"-{change}" if change != "none" else "")
+    return Member(name, path, recipe, overrides, change)

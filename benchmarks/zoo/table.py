@@ -35,6 +35,7 @@ def detection_text(found: dict[str, Any]) -> str:
         f"AUROC with shuffled labels, mean and extremes: {_interval(found['shuffled'])}",
         f"recipes whose seeds agree: {seeds['agree']} of {seeds['recipes']}",
     ]
+    lines += [f"control {name}: p {p:.3f}" for name, p in sorted(found["controls"].items())]
     if found["degraded"]:
         alarms = sum(p <= 0.05 for p in found["degraded"].values())
         lines.append(f"accidentally degraded jobs with p <= 0.05: {alarms} of {len(found['degraded'])}")
