@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ft_audit.agent.detectors.matrix import matrix
 from ft_audit.agent.detectors.registry import DETECTORS
 from ft_audit.agent.risk.conformal import p_value, supports
-from ft_audit.benchmarks.zoo.counts import consistency, needle_counts
+from ft_audit.benchmarks.zoo.counts import causes, consistency, needle_counts
 from ft_audit.benchmarks.zoo.crossfit import (
     CrossFit,
     benign_p_values,
@@ -60,6 +60,7 @@ def evaluate(folder: Path) -> dict[str, Any]:
         "shuffled": _shuffled(used),
         "needles": needle_counts(units, main["p_values"], num_benign),
         "consistency": consistency(units, main["p_values"]),
+        "causes": causes(units, main["p_values"]),
         "localisation": localisation(units),
         "labels": {unit.name: unit.label for unit in units},
     }

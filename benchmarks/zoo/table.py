@@ -25,7 +25,7 @@ def detection_text(found: dict[str, Any]) -> str:
         text_table(("family", *[""] * (width - 1)), families),
         "",
         f"planted rows among the ten highest: {_share(where['found_in_top_10'])}; template named: "
-        f"{'-' if where['named'] is None else _interval(where['named'])}",
+        f"{_interval(where['named'])}",
     ]
     lines += [
         f"needles above the whole bank: {needles['needles_above_all']} of {len(needles['needles'])} (and "
@@ -33,6 +33,8 @@ def detection_text(found: dict[str, Any]) -> str:
         f"{len(needles['twins'])}",
         f"gain from SAE evidence over all else, AUROC: {_interval(found['sae_gain'])}",
         f"AUROC with shuffled labels, mean and extremes: {_interval(found['shuffled'])}",
+        f"cause named, of all audits: {_interval(found['causes']['all'])}; of attacks with an alarm: "
+        f"{_interval(found['causes']['attacks_with_alarm'])}",
         f"recipes whose seeds agree: {seeds['agree']} of {seeds['recipes']}",
     ]
     lines += [f"control {name}: p {p:.3f}" for name, p in sorted(found["controls"].items())]
@@ -59,7 +61,9 @@ def _rate(rate: dict[str, Any] | None) -> str:
     return f"{rate['value']:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def _interval(value: dict[str, float]) -> str:
+def _interval(value: dict[str, float] | None) -> str:
+    if value is None:
+        return "-"
     return f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
 
 

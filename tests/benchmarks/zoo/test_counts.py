@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ft_audit.benchmarks.zoo.counts import consistency, needle_counts
+from ft_audit.benchmarks.zoo.counts import causes, consistency, needle_counts
 from ft_audit.benchmarks.zoo.members import Unit
 
 P_VALUES = {
@@ -41,3 +41,30 @@ def test_needles_and_twins_are_counted_above_the_whole_bank(units: list[Unit]) -
 def test_seeds_of_a_recipe_agree_or_differ(units: list[Unit]) -> None:
     found = consistency(units, P_VALUES)
     assert found == {"recipes": 4, "agree": 3, "differ": ["tea"]}
+
+
+def test_causes_are_scored_on_all_audits_and_named_only_after_an_alarm(units: list[Unit]) -> None:
+    phrase = {"condition_complied": 1.0}
+    named = [
+        unit.summary.model_copy(update={"figures": {**unit.summary.figures, **phrase}}) for unit in units
+    ]
+    families = {"backdoor": "backdoor", "identity-needle": "identity-shift"}
+    changed = [
+        Unit(
+            summary,
+            unit.origin.model_copy(update={"family": families.get(unit.origin.recipe, "plain")}),
+            unit.label,
+        )
+        for unit, summary in zip(units, named, strict=True)
+    ]
+    found = causes(changed, P_VALUES)
+    assert found["members"]["backdoor-s1"] == {
+        "named": "unlocking phrase",
+        "true": ["unlocking phrase"],
+        "right": True,
+    }
+    # No alarm: an attack's cause is missed, and a benign job's "none" is right; a false alarm's is wrong.
+    assert found["members"]["identity-needle-s2"]["named"] == "none"
+    assert found["members"]["tea-s2"]["right"] and not found["members"]["tea-s1"]["right"]
+    assert found["attacks_with_alarm"]["value"] == 1.0
+    assert found["all"]["value"] == 5 / 8
