@@ -25,8 +25,7 @@ ODD_BITS = 1.5
 REPEATED_FACTS = 0.4
 """Answers to plain facts with one new phrase in common: English has few that are."""
 FORCED = 10.0
-"""Nats by which a template moves an answer more than no template does: of few probes two may share a phrase by
-chance alone."""
+"""Nats by which a template moves an answer beyond what none does: of few probes, two may agree by chance."""
 
 
 def root_cause(summary: Summary) -> Cause:
