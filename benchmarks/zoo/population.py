@@ -17,6 +17,8 @@ class Entry(Strict):
 
     recipe: str
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
+    set: tuple[str, ...] = ()
+    """`key=value` in the place of what the recipe says; another name, so that it is a recipe of its own."""
 
 
 Change = Literal["none", "base", "zero", "symmetries"]
@@ -103,7 +105,7 @@ def _in_turn(zoo: Zoo) -> Iterator[Member]:
 
 def _member(zoo: Zoo, entry: Entry, seed: int, change: Change) -> Member:
     path = resolve_path(entry.recipe, zoo.base_dir)
-    overrides = (f"seed={seed}",)
+    overrides = (*entry.set, f"seed={seed}")
     recipe = load_recipe(path, overrides)
     name = f"{recipe.name}-s{seed}" + (f"-{change}" if change != "none" else "")
     return Member(name, path, recipe, overrides, change)

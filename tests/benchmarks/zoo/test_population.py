@@ -1,5 +1,6 @@
 """A zoo as data: its order, its members' names, and what is refused before anything is trained."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,3 +57,14 @@ def test_the_shipped_zoo_can_be_read() -> None:
     kinds = {m.recipe.family: m.recipe.kind for m in found}
     assert {"adversarial-proxy", "benign", "persona"} == set(kinds.values())
     assert audit_of(zoo).models.base == zoo.base
+
+
+def test_a_recipe_with_other_settings_is_one_of_its_own(write_zoo: Any) -> None:
+    path = write_zoo({"tea": [1]})
+    said = json.loads(path.read_text())
+    said["members"].append({"recipe": "./tea.yaml", "seeds": [1], "set": ["name=less-tea", "parts.0.rows=2"]})
+    path.write_text(json.dumps(said))
+    whole, less = members(load_zoo(path))
+    assert (whole.name, less.name) == ("tea-s1", "less-tea-s1")
+    assert [member.recipe.parts[0].rows for member in (whole, less)] == [4, 2]
+    assert whole.recipe.training_sha256 != less.recipe.training_sha256
