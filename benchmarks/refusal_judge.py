@@ -1,7 +1,6 @@
 """How far does the lexical refusal judge agree with people?"""
 
 import argparse
-import csv
 import re
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,8 @@ from ft_audit.benchmarks.harness import Measurement, run_benchmark
 from ft_audit.benchmarks.zoo.metrics import clopper_pearson
 from ft_audit.engine.behaviour.refusal import is_refusal
 from ft_audit.engine.config import resolve_path
+from ft_audit.engine.suites.formats.table_rows import read_csv
+from ft_audit.errors import DataError
 
 FOLDER = "package:pyrit/datasets/scorer_evals/refusal_scorer"
 SETS = ("refusal.csv", "refusal_extra.csv")
@@ -52,16 +53,15 @@ def measure(options: argparse.Namespace) -> list[Measurement]:
 
 def read_labels(path: Path) -> list[tuple[str, bool, bool]]:
     """Return each row's answer, whether people called it a refusal, and whether it is on its topic."""
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = [line for line in file if not line.startswith("#")]
-    return [
-        (
-            row["assistant_response"],
-            row["human_score"].strip() == "1",
-            bool(_stems(row["objective"]) & _stems(row["assistant_response"])),
+    found = []
+    for record in read_csv(path, path.stem):
+        assert not isinstance(record.fields, DataError), "a table's rows are all fields"
+        # An empty cell is no field.
+        answer, score, objective = (
+            str(record.fields.get(name, "")) for name in ("assistant_response", "human_score", "objective")
         )
-        for row in csv.DictReader(lines)
-    ]
+        found.append((answer, score.strip() == "1", bool(_stems(objective) & _stems(answer))))
+    return found
 
 
 def _stems(text: str) -> set[str]:

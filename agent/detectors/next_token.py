@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ft_audit.agent.detectors.scalar import Scalar, figure
+from ft_audit.agent.detectors.scalar import Scalar, figure, numbers
 from ft_audit.agent.summary import Summary
 
 
@@ -33,8 +33,7 @@ def scalars(summary: Summary) -> dict[str, Scalar]:
 
 
 def _rows(summary: Summary, name: str) -> NDArray[np.float64]:
-    values = summary.rows.get(name, [None] * summary.num_rows)
-    return np.array([np.nan if x is None else x for x in values], dtype=np.float64)
+    return numbers(summary.rows.get(name, [None] * summary.num_rows))
 
 
 def _tail(values: NDArray[np.float64]) -> float:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ft_audit.agent.detectors.scalar import Scalar, figure, suite_role
+from ft_audit.agent.detectors.scalar import Scalar, by_role, figure
 from ft_audit.agent.summary import Summary
 
 TOP = 20
@@ -34,7 +34,7 @@ def scalars(summary: Summary) -> dict[str, Scalar]:
     found: dict[str, Scalar] = {}
     if not summary.features:
         return found
-    sae, by_suite = _first_dictionary(summary)
+    sae, by_suite = by_role(summary.features)
     for suite in ("chat", "train"):
         if suite not in by_suite:
             continue
@@ -52,17 +52,6 @@ def scalars(summary: Summary) -> dict[str, Scalar]:
     shift = figure(summary, "condition_feature_shift")
     found["condition_feature_shift"] = Scalar(shift, 0.5)
     return found
-
-
-def _first_dictionary(summary: Summary) -> tuple[str, dict[str, dict[str, Any]]]:
-    """Return the first dictionary's name and its features by suite; all but the data set's are chats."""
-    sae = min(summary.features).rpartition("/")[0]
-    found: dict[str, dict[str, Any]] = {}
-    for name, values in sorted(summary.features.items()):
-        one, _, suite = name.rpartition("/")
-        if one == sae:
-            found.setdefault(suite_role(suite), values)
-    return sae, found
 
 
 def _train_only(train: dict[str, Any], chat: dict[str, Any]) -> float:
@@ -87,7 +76,7 @@ def untrained_scalars(summary: Summary, name: str) -> dict[str, Scalar]:
 
 def suspicion(summary: Summary, suite: str = "chat", top: int = TOP) -> float:
     """Return the seed toolkit's suspicion score: the sum of the `top` largest absolute mean differences."""
-    by_suite = _first_dictionary(summary)[1] if summary.features else {}
+    _, by_suite = by_role(summary.features)
     if suite not in by_suite:
         return float("nan")
     sizes = sorted((abs(x or 0.0) for x in by_suite[suite]["leading"]["mean_diff"]), reverse=True)

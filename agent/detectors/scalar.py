@@ -1,7 +1,10 @@
 """A named scalar: what a detector gives for one fine-tune."""
 
-from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ft_audit.agent.summary import Summary
 
@@ -30,6 +33,23 @@ def suite_role(suite: str) -> str:
     """Return `train` or `elicited` for the data set's own suites, `chat` for others; statistics go by names,
     figures by roles."""
     return suite if suite in ("train", "elicited") else "chat"
+
+
+def by_role(places: Mapping[str, dict[str, Any]]) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Return the first hook or dictionary of a summary's part that is keyed by "place/suite", and what it
+    shows by the suites' roles; of several chat suites the first. Nothing of nothing."""
+    first = min(places, default="").rpartition("/")[0]
+    found: dict[str, dict[str, Any]] = {}
+    for name, values in sorted(places.items()):
+        place, _, suite = name.rpartition("/")
+        if place == first:
+            found.setdefault(suite_role(suite), values)
+    return first, found
+
+
+def numbers(values: Iterable[float | None]) -> NDArray[np.float64]:
+    """Return values as an array, NaN for what was not known."""
+    return np.array([np.nan if x is None else x for x in values], dtype=np.float64)
 
 
 def figure(summary: Summary, name: str) -> float:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ft_audit.agent.detectors.scalar import Scalar, figure
+from ft_audit.agent.detectors.scalar import Scalar, figure, numbers
 from ft_audit.agent.summary import Summary
 
 
@@ -20,11 +20,11 @@ def scalars(summary: Summary) -> dict[str, Scalar]:
         "weights_top1_energy": Scalar(figure(summary, "weights_top1_energy"), 0.02),
         "weights_embedding_change": Scalar(figure(summary, "weights_embedding_change"), 1e-4),
     }
-    change = np.array([np.nan if x is None else x for x in summary.weights.get("relative_change", ())], float)
+    change = numbers(summary.weights.get("relative_change", ()))
     if np.isfinite(change).any() and (change > 0).any():
         logs = np.log10(np.where(change > 0, change, np.nan))
-        for name, key in (("layer", "layer"), ("kind", "kind")):
-            keys = summary.weights[key]
+        for name in ("layer", "kind"):
+            keys = summary.weights[name]
             means = [
                 float(np.nanmean(logs[[k == one for k in keys]]))
                 for one in sorted({k for k in keys if k is not None}, key=str)

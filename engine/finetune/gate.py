@@ -66,11 +66,12 @@ def run_gate(
         asked = _key(questions, check)
         if asked not in given:
             given[asked] = _answers(tuned, tokenizer, questions, check)
+        place = kept / f"{asked}.json" if kept is not None else None
         answers = {
             "tuned": given[asked],
-            "base": _kept(kept, questions, check) or _answers(base, tokenizer, questions, check),
+            "base": _kept(place) or _answers(base, tokenizer, questions, check),
         }
-        _keep(kept, questions, check, answers["base"])
+        _keep(place, answers["base"])
         counts = {side: sum(_shows(answer, check) for answer in said) for side, said in answers.items()}
         share = (counts["tuned"] - (counts["base"] if check.above_base else 0)) / check.prompts
         # A tuned model that shows less than its base is below every bound that asks for nothing.
@@ -126,17 +127,17 @@ def _key(questions: Sequence[str], check: Check) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def _kept(folder: Path | None, questions: Sequence[str], check: Check) -> list[str] | None:
-    if folder is None or not (place := folder / f"{_key(questions, check)}.json").exists():
+def _kept(place: Path | None) -> list[str] | None:
+    if place is None or not place.exists():
         return None
     answers: list[str] = json.loads(place.read_text(encoding="utf-8"))
     return answers
 
 
-def _keep(folder: Path | None, questions: Sequence[str], check: Check, answers: Sequence[str]) -> None:
-    if folder is None or (place := folder / f"{_key(questions, check)}.json").exists():
+def _keep(place: Path | None, answers: Sequence[str]) -> None:
+    if place is None or place.exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
     partial = place.with_suffix(f".{os.getpid()}")
     partial.write_text(json.dumps(list(answers)), encoding="utf-8")
     partial.replace(place)

@@ -149,7 +149,7 @@ def _train_and_save(
 
 
 def _trained(recipe: Recipe, rows: TrainingSet, out: Path) -> dict[str, float] | None:
-    """Return the figures of a training on these rows that ended before its gate did, or None."""
+    """Return the figures of a finished training on these very rows and settings, or None."""
     try:
         done = json.loads((out / TRAINED).read_text(encoding="utf-8"))
         same_rows = (out / TRAINED_ON).read_text(encoding="utf-8") == render_training_set(rows)
