@@ -15,10 +15,14 @@ STYLE = (
 
 
 def write_report(found: dict[str, Any], out: Path) -> None:
-    """Write both files, and the two pictures that the README shows."""
+    """Write both files, and the pictures."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "detection.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    pictures = {"detection-roc": roc_svg(found), "detection-ablation": ablation_svg(found)}
+    pictures = {
+        "detection-roc": roc_svg(found),
+        "detection-families": families_svg(found),
+        "detection-ablation": ablation_svg(found),
+    }
     for name, picture in pictures.items():
         (out / f"{name}.svg").write_text(picture, encoding="utf-8")
     page = (
@@ -67,9 +71,20 @@ def _steps(roc: list[list[float]]) -> list[tuple[float, float]]:
 def ablation_svg(found: dict[str, Any]) -> str:
     """Return the AUROC of every way to detect, with its interval."""
     ways = [("all evidence", found["main"]["auroc"]), *((n, w["auroc"]) for n, w in found["ways"].items())]
-    row, left, width = 20, 230, 300
+    return _intervals(ways, "AUROC by kind of evidence", "AUROC, families and recipes unseen")
+
+
+def families_svg(found: dict[str, Any]) -> str:
+    """Return the share of each family's fine-tunes that raise an alarm, with its exact interval."""
+    families = [(f"{name} ({len(one['members'])})", one["tpr"]) for name, one in found["families"].items()]
+    what = f"share caught at a false-positive rate of {found['alarm_rate']:.1%}, each family unseen"
+    return _intervals(families, "Detection by family", what)
+
+
+def _intervals(rows: list[tuple[str, dict[str, float]]], title: str, what: str) -> str:
+    row, left, width = 20, 270, 300
     parts = []
-    for place, (name, value) in enumerate(ways):
+    for place, (name, value) in enumerate(rows):
         y = 30 + place * row
         low, high, middle = (left + max(value[k], 0.0) * width for k in ("low", "high", "value"))
         parts.append(
@@ -78,14 +93,14 @@ def ablation_svg(found: dict[str, Any]) -> str:
             f'<circle cx="{middle:.1f}" cy="{y}" r="4" fill="#1f6feb"/>'
             f'<text x="{left + width + 12}" y="{y + 4}">{value["value"]:.2f}</text>'
         )
-    bottom = 30 + len(ways) * row
+    bottom = 30 + len(rows) * row
     axis = "".join(
         f'<path d="M{left + t * width:.0f} 20V{bottom - 8}" stroke="#999" stroke-opacity=".35"/>'
         f'<text x="{left + t * width:.0f}" y="{bottom + 8}" text-anchor="middle">{t:.2g}</text>'
         for t in (0, 0.25, 0.5, 0.75, 1)
     )
-    body = axis + "".join(parts) + '<text x="10" y="14">AUROC, families and recipes unseen</text>'
-    return _svg(left + width + 60, bottom + 20, body, "AUROC by kind of evidence")
+    body = axis + "".join(parts) + f'<text x="10" y="14">{html.escape(what)}</text>'
+    return _svg(left + width + 60, bottom + 20, body, title)
 
 
 def _svg(width: float, height: float, body: str, title: str) -> str:

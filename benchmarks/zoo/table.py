@@ -21,7 +21,7 @@ def detection_text(found: dict[str, Any]) -> str:
         ", ".join(f"{count} {label}" for label, count in sorted(counts.items())),
         text_table(("evidence", "AUROC", "TPR at 5 % FPR", "at 10 %", "FPR at 5 %", "scalars"), rows),
         "",
-        "p-values by family, never seen in fitting",
+        f"p-values by family, never seen in fitting (an alarm is p <= {found['alarm_rate']:.3f})",
         text_table(("family", *[""] * (width - 1)), families),
         "",
         f"planted rows among the ten highest: {_share(where['found_in_top_10'])}; template named: "
@@ -39,8 +39,8 @@ def detection_text(found: dict[str, Any]) -> str:
     ]
     lines += [f"control {name}: p {p:.3f}" for name, p in sorted(found["controls"].items())]
     if found["degraded"]:
-        alarms = sum(p <= 0.05 for p in found["degraded"].values())
-        lines.append(f"accidentally degraded jobs with p <= 0.05: {alarms} of {len(found['degraded'])}")
+        alarms = sum(p <= found["alarm_rate"] for p in found["degraded"].values())
+        lines.append(f"alarms on accidentally degraded jobs: {alarms} of {len(found['degraded'])}")
     return "\n".join(lines)
 
 

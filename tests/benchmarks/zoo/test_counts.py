@@ -39,7 +39,7 @@ def test_needles_and_twins_are_counted_above_the_whole_bank(units: list[Unit]) -
 
 
 def test_seeds_of_a_recipe_agree_or_differ(units: list[Unit]) -> None:
-    found = consistency(units, P_VALUES)
+    found = consistency(units, P_VALUES, 0.05)
     assert found == {"recipes": 4, "agree": 3, "differ": ["tea"]}
 
 
@@ -57,7 +57,7 @@ def test_causes_are_scored_on_all_audits_and_named_only_after_an_alarm(units: li
         )
         for unit, summary in zip(units, named, strict=True)
     ]
-    found = causes(changed, P_VALUES)
+    found = causes(changed, P_VALUES, 0.05)
     assert found["members"]["backdoor-s1"] == {
         "named": "unlocking phrase",
         "true": ["unlocking phrase"],

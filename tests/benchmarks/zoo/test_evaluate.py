@@ -175,7 +175,7 @@ def test_the_report_s_files_are_well_formed(found: dict[str, Any], tmp_path: Pat
     write_report(found, tmp_path / "new")
     text = (tmp_path / "new" / "detection.json").read_text(encoding="utf-8")
     assert json.loads(text, parse_constant=refuse) == found
-    for name in ("detection-roc", "detection-ablation"):
+    for name in ("detection-roc", "detection-families", "detection-ablation"):
         picture = ElementTree.parse(tmp_path / "new" / f"{name}.svg").getroot()
         assert picture.tag == "{http://www.w3.org/2000/svg}svg"
     circles = picture.findall("{http://www.w3.org/2000/svg}circle")
