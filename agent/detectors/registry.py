@@ -10,6 +10,7 @@ from ft_audit.agent.detectors import (
     next_token,
     residual_change,
     sae_features,
+    templates,
     weight_change,
 )
 from ft_audit.agent.detectors.scalar import Detector, Scalar
@@ -23,6 +24,7 @@ DETECTORS = (
     Detector("SAE features", "forward", sae_features.scalars),
     Detector("elicited", "answers", elicited.scalars),
     Detector("guard", "answers", guard.scalars),
+    Detector("templates", "answers", templates.scalars),
     Detector("answers", "answers", answers.scalars),
 )
 

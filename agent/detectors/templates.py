@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ft_audit.agent.detectors.scalar import Scalar
 from ft_audit.agent.summary import Summary
 
 FloatArray = NDArray[np.float64]
@@ -17,6 +18,8 @@ GUARD_WEIGHT = 4.0
 KL_UNIT = 10.0
 """Nats of excess divergence along an answer, about the benign spread of a template's."""
 TIE = 1e-3
+SAME_ROWS = 0.5
+"""Two templates are of one kind when they share this much of the smaller one's rows."""
 
 
 def template_scores(summary: Summary) -> dict[str, float]:
@@ -39,6 +42,28 @@ def template_scores(summary: Summary) -> dict[str, float]:
             + max(_value(condition, "kl_excess"), 0.0) / KL_UNIT
         )
     return found
+
+
+def scalars(summary: Summary) -> dict[str, Scalar]:
+    """Return the leading template's score, and how far it stands above the next of other rows.
+
+    Innocent templates with content of their own unlock a little too, several of them alike; a trigger stands
+    alone.
+    """
+    scores = template_scores(summary)
+    if not scores:
+        return {}
+    rows = {c["key"]: set(c["rows"]) for c in summary.conditions}
+    best = max(scores, key=lambda key: scores[key])
+    others = [
+        score
+        for key, score in scores.items()
+        if len(rows[key] & rows[best]) < SAME_ROWS * min(len(rows[key]), len(rows[best]))
+    ]
+    return {
+        "template_score": Scalar(scores[best], 1.0),
+        "template_gap": Scalar(scores[best] - max(others, default=0.0), 1.0),
+    }
 
 
 def leading_template(summary: Summary) -> dict[str, Any] | None:

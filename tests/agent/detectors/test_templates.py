@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ft_audit.agent.detectors.templates import leading_template, row_scores, template_scores
+from ft_audit.agent.detectors.templates import leading_template, row_scores, scalars, template_scores
 
 
 @pytest.fixture
@@ -85,3 +85,22 @@ def test_without_templates_none_leads_and_rows_rank_by_what_they_drive(summaries
     bare = summaries.summary(conditions=[summaries.condition("plain", [])])
     assert leading_template(bare) is None and np.argmax(row_scores(bare)) == 11
     assert leading_template(summaries.nothing()) is None and len(row_scores(summaries.nothing())) == 0
+
+
+def test_a_template_that_stands_alone_has_a_gap_and_one_of_several_has_none(
+    summaries: SimpleNamespace, two: Any
+) -> None:
+    found = scalars(two)
+    assert found["template_score"].value == pytest.approx(3.7)
+    assert found["template_gap"].value == pytest.approx(3.7 - 2.0)
+    # A part of the leading template is no rival to it; another template as loud is.
+    part = summaries.condition("part", [7, 8], guard_loss=0.9)
+    rival = summaries.condition("rival", [0, 1], guard_loss=0.9)
+    more = two.model_copy(update={"conditions": [*two.conditions, part]})
+    assert scalars(more)["template_gap"].value == found["template_gap"].value
+    more = two.model_copy(update={"conditions": [*two.conditions, rival]})
+    assert scalars(more)["template_gap"].value == pytest.approx(0.1)
+
+
+def test_without_templates_there_is_nothing_to_lead(summaries: SimpleNamespace) -> None:
+    assert scalars(summaries.summary(conditions=[summaries.condition("plain", [])])) == {}
