@@ -42,6 +42,7 @@ class Origin(BaseModel):
     name: str
     recipe: str
     recipe_sha256: str
+    measured_sha256: str = Field(description="Of how it was measured: the audit, and what its figures mean.")
     family: str
     kind: str
     seed: int

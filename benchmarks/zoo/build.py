@@ -12,14 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from ft_audit.agent.summary import Summary, summarise
+from ft_audit.agent.summary import SCHEMA_VERSION, Summary, summarise
 from ft_audit.benchmarks.calibrate import member_config
 from ft_audit.benchmarks.zoo.controls import candidate
-from ft_audit.benchmarks.zoo.dictionaries import make_untrained, untrained_evidence
+from ft_audit.benchmarks.zoo.dictionaries import UNTRAINED, make_untrained, untrained_evidence
 from ft_audit.benchmarks.zoo.population import Member, Zoo, load_zoo, members
-from ft_audit.engine.config import AuditConfig, config_json, load_config, resolve_path
+from ft_audit.engine.config import AuditConfig, computed_json, load_config, resolve_path
 from ft_audit.engine.finetune import run_finetune
 from ft_audit.engine.precompute import run_precompute
+from ft_audit.engine.precompute.identity import EVIDENCE
+from ft_audit.engine.precompute.plan import DIFF
 from ft_audit.engine.store import Store
 
 
@@ -41,6 +43,7 @@ def build(
     whose name holds the text.
     """
     zoo = load_zoo(path, overrides)
+    measured = measured_sha256(audit_of(zoo))
     wanted = [m for m in members(zoo) if only is None or only in m.name][:limit]
     built, gates = 0, 0
     started = time.monotonic()
@@ -48,14 +51,14 @@ def build(
         _share(jobs, path, work, out, overrides, only, limit)
     for number, member in enumerate(wanted, start=1):
         with _mine(work, member) as mine:
-            if not mine or is_built(member, out):
+            if not mine or is_built(member, out, measured):
                 continue
             print(f"[{number}/{len(wanted)}] {member.name}", file=sys.stderr, flush=True)
             summary = build_member(zoo, member, work, progress=progress)
             write_summary(summary, out)
             built += 1
             gates += not summary.gate_passed
-    done = sum(is_built(member, out) for member in wanted)
+    done = sum(is_built(member, out, measured) for member in wanted)
     return {
         "members": len(wanted),
         "summaries": done,
@@ -86,6 +89,7 @@ def build_member(zoo: Zoo, member: Member, work: Path, *, progress: bool = True)
         name=member.name,
         recipe=member.recipe.name,
         recipe_sha256=member.recipe.sha256,
+        measured_sha256=measured_sha256(audit),
         family=member.recipe.family or "",
         kind=member.recipe.kind if member.change == "none" else "control",
         seed=member.recipe.seed,
@@ -108,13 +112,19 @@ def summary_path(name: str, out: Path) -> Path:
     return out / f"{name}.json"
 
 
-def is_built(member: Member, out: Path) -> bool:
-    """Return whether the folder holds this member's summary, of this very recipe."""
+def is_built(member: Member, out: Path, measured: str) -> bool:
+    """Return whether the folder holds this member's summary, of this very recipe and measured this way."""
     path = summary_path(member.name, out)
     if not path.exists():
         return False
     origin = json.loads(path.read_text(encoding="utf-8"))["origin"]
-    return bool(origin["recipe_sha256"] == member.recipe.sha256)
+    return (origin["recipe_sha256"], origin.get("measured_sha256")) == (member.recipe.sha256, measured)
+
+
+def measured_sha256(audit: AuditConfig) -> str:
+    """Return the hash of how members are measured: what the audit computes, and which version of it."""
+    how = [EVIDENCE, DIFF, SCHEMA_VERSION, UNTRAINED, computed_json(audit)]
+    return hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()
 
 
 def write_summary(summary: Summary, out: Path) -> None:
@@ -129,8 +139,7 @@ def write_summary(summary: Summary, out: Path) -> None:
 @contextmanager
 def _shared_runs(audit: AuditConfig, work: Path) -> Iterator[None]:
     """Let one process alone make what all members share, the base over the chat suite; then all at once."""
-    identity = hashlib.sha256(json.dumps(config_json(audit), sort_keys=True).encode()).hexdigest()[:16]
-    made = work / f"shared-{identity}.made"
+    made = work / f"shared-{measured_sha256(audit)[:16]}.made"
     with _locked(work / "shared.lock") as lock:
         if made.exists():
             fcntl.flock(lock, fcntl.LOCK_UN)

@@ -23,6 +23,7 @@ from ft_audit.sae.formats.gemma_scope import save_gemma_scope
 from ft_audit.sae.jumprelu_sae import JumpReluSae
 from ft_audit.sae.load import load_sae
 
+UNTRAINED = 1  # raised whenever these dictionaries, or what is measured with them, would be others
 NUM_TOKENS = 6_000
 """Of the base over the audit's own suites: principal directions and thresholds come from them."""
 

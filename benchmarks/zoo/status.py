@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ft_audit.benchmarks.zoo.build import is_built, summary_path
+from ft_audit.benchmarks.zoo.build import audit_of, is_built, measured_sha256, summary_path
 from ft_audit.benchmarks.zoo.population import load_zoo, members
 from ft_audit.engine.text_table import text_table
 
@@ -13,6 +13,7 @@ from ft_audit.engine.text_table import text_table
 def status(path: Path, out: Path, overrides: Sequence[str] = (), only: str | None = None) -> dict[str, Any]:
     """Return, for every member of a zoo, whether it is built and what its gate said."""
     zoo = load_zoo(path, overrides)
+    measured = measured_sha256(audit_of(zoo))
     found = []
     for member in members(zoo):
         if only is not None and only not in member.name:
@@ -21,7 +22,7 @@ def status(path: Path, out: Path, overrides: Sequence[str] = (), only: str | Non
             "name": member.name,
             "family": member.recipe.family,
             "kind": member.recipe.kind,
-            "built": is_built(member, out),
+            "built": is_built(member, out, measured),
         }
         if entry["built"]:
             origin = json.loads(summary_path(member.name, out).read_text(encoding="utf-8"))["origin"]

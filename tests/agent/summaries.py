@@ -91,6 +91,7 @@ def origin(name: str, **changed: Any) -> Origin:
         "name": name,
         "recipe": name.rpartition("-s")[0],
         "recipe_sha256": "0" * 64,
+        "measured_sha256": "a" * 64,
         "family": "plain",
         "kind": "benign",
         "seed": 1,

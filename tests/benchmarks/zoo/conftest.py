@@ -79,6 +79,8 @@ def write_zoo(tmp_path: Path) -> Callable[..., Path]:
             part = {"name": "p", "source": SOURCE, "rows": changes.pop("rows", 4)}
             recipe = {"name": name, "kind": "benign", "family": "plain", "base": "./base", "parts": [part]}
             (tmp_path / f"{name}.yaml").write_text(json.dumps({**recipe, **changes}))
+        audit = {"name": "a", "models": {"base": "./base", "tuned": "./t"}, "hooks": [{"layer": 1}]}
+        (tmp_path / "audit.yaml").write_text(json.dumps({**audit, "suites": ["./chat.jsonl"]}))
         path = tmp_path / "small.yaml"
         path.write_text(
             json.dumps({"name": "small", "base": base, "audit": "./audit.yaml", "members": entries})

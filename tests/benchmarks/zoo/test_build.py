@@ -13,7 +13,7 @@ from ft_audit import cli
 from ft_audit.agent.summary import Summary
 from ft_audit.benchmarks.zoo import build as module
 from ft_audit.benchmarks.zoo.build import build
-from ft_audit.benchmarks.zoo.population import Member, Zoo
+from ft_audit.benchmarks.zoo.population import Member, Zoo, load_zoo
 
 THREE = {"tea": [1, 2], "maps": [1]}
 HOLD = """
@@ -33,7 +33,9 @@ def built(monkeypatch: pytest.MonkeyPatch, summaries: SimpleNamespace) -> list[s
 
     def stub(zoo: Zoo, member: Member, work: Path, *, progress: bool = True) -> Summary:
         names.append(member.name)
-        origin = summaries.origin(member.name, recipe_sha256=member.recipe.sha256)
+        measured = module.measured_sha256(module.audit_of(zoo))
+        sha = member.recipe.sha256
+        origin = summaries.origin(member.name, recipe_sha256=sha, measured_sha256=measured)
         return summaries.summary(origin=origin)  # type: ignore[no-any-return]
 
     monkeypatch.setattr(module, "build_member", stub)
@@ -69,6 +71,25 @@ def test_a_summary_is_rebuilt_when_its_recipe_changed(
     built.clear()
     found = run(write_zoo({"tea": {"seeds": [1, 2], "rows": 5}, "maps": [1]}))
     assert built == ["tea-s1", "tea-s2"] and found["summaries"] == 3
+
+
+def test_a_summary_is_rebuilt_when_it_was_measured_otherwise(
+    write_zoo: WriteZoo, built: list[str], run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_zoo(THREE)
+    run(path)
+    built.clear()
+    monkeypatch.setattr(module, "DIFF", module.DIFF + 1)
+    assert run(path)["built_here"] == len(built) == 3
+
+
+def test_where_evidence_is_kept_is_not_how_it_is_measured(write_zoo: WriteZoo, tmp_path: Path) -> None:
+    zoo = load_zoo(write_zoo(THREE))
+    audit = module.audit_of(zoo)
+    elsewhere = audit.model_copy(update={"store": str(tmp_path / "elsewhere")})
+    deeper = audit.model_copy(update={"name": "other"})
+    assert module.measured_sha256(elsewhere) == module.measured_sha256(audit)
+    assert module.measured_sha256(deeper) != module.measured_sha256(audit)
 
 
 def test_only_some_members_may_be_built(write_zoo: WriteZoo, built: list[str], run: Any) -> None:

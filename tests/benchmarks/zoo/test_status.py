@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from ft_audit.benchmarks.zoo.build import audit_of, measured_sha256
 from ft_audit.benchmarks.zoo.population import load_zoo, members
 from ft_audit.benchmarks.zoo.status import status, status_text
 
@@ -16,10 +17,11 @@ def test_built_members_say_what_their_gates_found(
 ) -> None:
     path = write_zoo({"tea": [1, 2], "zed": {"kind": "adversarial-proxy", "family": "persona"}})
     recipes = {m.name: m.recipe.sha256 for m in members(load_zoo(path))}
+    alike = {"measured_sha256": measured_sha256(audit_of(load_zoo(path)))}
     origins = [
-        summaries.origin("tea-s1", recipe_sha256=recipes["tea-s1"]),
-        summaries.origin("tea-s2", recipe_sha256="of another recipe"),
-        summaries.origin("zed-s1", recipe_sha256=recipes["zed-s1"], gate=GATE),
+        summaries.origin("tea-s1", recipe_sha256=recipes["tea-s1"], **alike),
+        summaries.origin("tea-s2", recipe_sha256="of another recipe", **alike),
+        summaries.origin("zed-s1", recipe_sha256=recipes["zed-s1"], gate=GATE, **alike),
     ]
     write_all(tmp_path / "out", [summaries.summary(origin=origin) for origin in origins])
     found = status(path, tmp_path / "out")
