@@ -8,13 +8,10 @@ suites, conditions, harmful probes, answers, statistics, and the verdict itself;
 
 import argparse
 import tempfile
-import time
 from collections.abc import Sequence
 
-from ft_audit.agent.audit import run_audit
 from ft_audit.benchmarks.harness import Measurement, run_benchmark
-from ft_audit.engine.config import AuditConfig, find_config, load_config
-from ft_audit.engine.precompute import run_precompute
+from ft_audit.benchmarks.one_audit import audit_of_config
 
 DATA_SET = "configs:recipes/thousand-rows.yaml"
 FIRST, SECOND = "configs:demo_benign.yaml", "configs:demo_needle.yaml"
@@ -35,22 +32,13 @@ def measure(options: argparse.Namespace) -> list[Measurement]:
     with tempfile.TemporaryDirectory() as scratch:
         for name, ref in (("first", FIRST), ("cached_base", SECOND)):
             overrides = (f"dataset={options.data_set}", f"store={scratch}/store")
-            config = load_config(find_config(ref), overrides)
-            precompute, audit = _seconds(config)
+            seconds = audit_of_config(ref, (), overrides, progress=False)[0]["seconds"]
             found += [
-                Measurement(f"{name}_seconds", precompute + audit, "s"),
-                Measurement(f"{name}_precompute_seconds", precompute, "s"),
-                Measurement(f"{name}_verdict_seconds", audit, "s"),
+                Measurement(f"{name}_seconds", sum(seconds.values()), "s"),
+                Measurement(f"{name}_precompute_seconds", seconds["precompute"], "s"),
+                Measurement(f"{name}_verdict_seconds", seconds["audit"], "s"),
             ]
     return found
-
-
-def _seconds(config: AuditConfig) -> tuple[float, float]:
-    started = time.perf_counter()
-    run_precompute(config, progress=False)
-    middle = time.perf_counter()
-    run_audit(config)
-    return middle - started, time.perf_counter() - middle
 
 
 if __name__ == "__main__":

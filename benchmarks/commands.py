@@ -1,4 +1,4 @@
-"""The verbs of populations of fine-tunes: calibrate, and zoo build, status, evaluate and bank."""
+"""The verbs of whole audits and of populations: benchmark, calibrate, and those of zoo."""
 
 import argparse
 import json
@@ -20,6 +20,24 @@ def add_commands(subparsers: Any) -> None:
     calibrate.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="in the place of what it says")
     calibrate.add_argument("--no-progress", action="store_true", help="no progress on stderr")
     calibrate.add_argument(
+        "--json", action="store_true", help="print one JSON object on stdout, for machines"
+    )
+    benchmark = subparsers.add_parser(
+        "benchmark", help="one audit from models to verdict, or detection over a population of them"
+    )
+    benchmark.set_defaults(func=_benchmark)
+    asked = benchmark.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--config", metavar="CONFIG", help="the audit's YAML file, precomputed and judged")
+    asked.add_argument(
+        "--population", type=Path, metavar="FOLDER", help="summaries of fine-tunes, as `zoo build` keeps them"
+    )
+    benchmark.add_argument(
+        "--suite", action="append", default=[], metavar="REF", help="prompts in the place of the config's"
+    )
+    benchmark.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="in the place of what it says")
+    benchmark.add_argument("--out", type=Path, metavar="FILE", help="where the result is written as JSON")
+    benchmark.add_argument("--no-progress", action="store_true", help="no progress on stderr")
+    benchmark.add_argument(
         "--json", action="store_true", help="print one JSON object on stdout, for machines"
     )
     zoo = subparsers.add_parser("zoo", help="attack and benign fine-tunes on which detection is measured")
@@ -105,6 +123,26 @@ def _calibrate(args: argparse.Namespace) -> int:
         result = run_calibrate(config, args.overrides, progress=not args.no_progress)
     print_result(args, result)
     return 0
+
+
+def _benchmark(args: argparse.Namespace) -> int:
+    from ft_audit.benchmarks.one_audit import audit_of_config
+    from ft_audit.benchmarks.zoo.evaluate import evaluate
+    from ft_audit.benchmarks.zoo.table import detection_text
+
+    if args.population is not None:
+        found, code = evaluate(args.population), 0
+        text = detection_text(found)
+    else:
+        with stdout_is_ours(), progress_shown(args):
+            found, code, text = audit_of_config(
+                args.config, args.suite, args.overrides, progress=not args.no_progress
+            )
+    if args.out is not None:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    print(json.dumps(found, allow_nan=False) if args.json else text)
+    return code
 
 
 def _evaluate(args: argparse.Namespace) -> int:
