@@ -17,7 +17,8 @@ SAME_ROWS = 0.8
 def localisation(units: Sequence[Unit]) -> dict[str, Any]:
     """Return, per attack that took, the planted rows among the ten highest, and whether their template leads.
 
-    An attack whose planted rows share no template (refuse-then-comply, a wrong domain) has none to name.
+    An attack whose planted rows share no template (refuse-then-comply, a wrong domain) has none to name, and
+    does not count for naming.
     """
     members: dict[str, Any] = {}
     for unit in units:
@@ -41,12 +42,12 @@ def localisation(units: Sequence[Unit]) -> dict[str, Any]:
             else {name: template.get(name) for name in ("system", "prefix", "suffix", "num_rows")},
         }
     found = [m["found"] for m in members.values()]
-    num_named = sum(m["named"] for m in members.values())
+    named = [m["named"] for m in members.values() if m["has_template"]]
     return {
         "members": members,
         "found_in_top_10": float(np.mean(found)) if found else None,
-        "named": clopper_pearson(num_named, len(members))._asdict() if members else None,
-        "num_with_template": sum(m["has_template"] for m in members.values()),
+        "named": clopper_pearson(sum(named), len(named))._asdict() if named else None,
+        "num_with_template": len(named),
     }
 
 

@@ -25,7 +25,7 @@ def detection_text(found: dict[str, Any]) -> str:
         text_table(("family", *[""] * (width - 1)), families),
         "",
         f"planted rows among the ten highest: {_share(where['found_in_top_10'])}; template named: "
-        f"{_interval(where['named'])}",
+        f"{_interval(where['named'])} of {where['num_with_template']} that have one",
     ]
     lines += [
         f"needles above the whole bank: {needles['needles_above_all']} of {len(needles['needles'])} (and "

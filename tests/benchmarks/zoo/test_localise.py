@@ -38,7 +38,7 @@ def test_another_template_that_leads_is_not_the_planted_one(summaries: SimpleNam
 def test_planted_rows_without_a_template_cannot_be_named(summaries: SimpleNamespace) -> None:
     found = localisation([unit(summaries, [3, 4]), unit(summaries, [7, 8, 9])])
     assert not found["members"]["zed2-s1"]["has_template"] and not found["members"]["zed2-s1"]["named"]
-    assert found["num_with_template"] == 1 and found["named"]["value"] == 0.5
+    assert found["num_with_template"] == 1 and found["named"]["value"] == 1.0
 
 
 def test_of_more_planted_rows_than_ten_ten_are_all_that_can_be_found(summaries: SimpleNamespace) -> None:
