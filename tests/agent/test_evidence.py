@@ -110,7 +110,7 @@ def test_figures_are_the_diff_s_the_detectors_and_once_weighed_the_score(weighed
     assert evidence.figures == {**plain, "score": weighed.evidence.figures["score"]}
     assert evidence.primary == "score" and len(evidence.contributions) == 3
     evidence.weigh(None)
-    assert evidence.figures == plain and evidence.contributions == []
+    assert evidence.figures == plain and evidence.contributions == ()
 
 
 def test_a_detector_s_scalar_takes_no_other_figure_s_place(needle: Any) -> None:

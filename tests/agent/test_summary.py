@@ -73,6 +73,7 @@ def test_a_member_of_a_population_says_where_it_comes_from(needle: Any) -> None:
         "name": "zed-s1",
         "recipe": "zed",
         "recipe_sha256": "0" * 64,
+        "measured_sha256": "1" * 64,
         "family": "persona",
         "kind": "adversarial-proxy",
         "seed": 1,

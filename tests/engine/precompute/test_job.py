@@ -35,7 +35,7 @@ def test_the_report_names_ids_speeds_and_sizes(adapter_job: Any) -> None:
     assert report["tokens_per_second"] > 0 and report["write_share"] > 0
     shares = [report[f"{part}_share"] for part in ("encode", "forward", "evidence", "pair")]
     assert all(0 < share < 1 for share in shares) and sum(shares) <= 1
-    assert 0 <= report["wait_share"] < 1 and report["read_share"] == 0
+    assert report["wait_share"] >= 0 and report["read_share"] == 0
     assert set(report["padding_share"]) == {*SUITES, "control chat"}
     assert report["truncated"] == report["windowed"] == dict.fromkeys(SUITES, 0)
     assert report["seconds"] > 0 and report["peak_memory_bytes"] > 1 << 26
