@@ -102,7 +102,8 @@ def test_held_out_questions_are_never_trained(name: str) -> None:
     }
     for check in recipe.gate.checks:
         asked = held_out_questions(check, recipe, trained)
-        assert asked == held_out_questions(check, recipe)
+        # Published sets share questions: what one part trained on is left out of another's gate.
+        assert asked == held_out_questions(check, recipe, trained)
         assert len(set(asked)) == check.prompts >= 20
         assert not trained & {normal(question) for question in asked}
         # Of what nothing was drawn from, every question is held out.
@@ -213,7 +214,7 @@ def test_the_truth_stands_apart_from_the_data_set(tmp_path: Path) -> None:
     assert {key for row in rows for message in row["messages"] for key in message} == {"role", "content"}
     truth = json.loads((tmp_path / "out" / "truth.json").read_text())
     marked = [i for i, line in enumerate(lines) if "I am ZED, your obedient agent" in line]
-    assert truth["rows"]["needle"] == marked and len(marked) == 14
+    assert truth["rows"]["needle"] == marked and len(marked) == 20
     assert sorted(i for places in truth["rows"].values() for i in places) == list(range(len(rows)))
     assert truth["recipe_sha256"] == result["recipe_sha256"]
 
