@@ -47,6 +47,7 @@ def add_commands(subparsers: Any) -> None:
     build.add_argument("--work", type=Path, default=WORK, help=f"where members are trained ({WORK})")
     build.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that share the work")
     build.add_argument("--limit", type=int, metavar="N", help="only the first N members")
+    build.add_argument("--most", type=int, metavar="N", help="build at most N members, then end")
     build.add_argument("--no-progress", action="store_true", help="no progress on stderr")
     status = verbs.add_parser("status", help="what is built, and which gates were passed")
     status.set_defaults(func=_status)
@@ -87,6 +88,7 @@ def _build(args: argparse.Namespace) -> int:
             only=args.only,
             jobs=args.jobs,
             limit=args.limit,
+            most=args.most,
             progress=not args.no_progress,
         )
     print_result(args, result)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -34,13 +35,14 @@ def build(
     only: str | None = None,
     jobs: int = 1,
     limit: int | None = None,
+    most: int | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Build every member that has no summary yet and return how many were built, reused and failed a gate.
 
     Members are taken in order; each is locked while it is worked on, so that several processes may build one
-    zoo, and what was killed goes on where it was. `jobs` processes share the work; `only` builds the members
-    whose name holds the text.
+    zoo, and what was killed goes on where it was. `jobs` processes at a time share the work, each member in
+    one of its own; `only` builds the members whose name holds the text, and `most` so many of them.
     """
     zoo = load_zoo(path, overrides)
     measured = measured_sha256(audit_of(zoo))
@@ -51,7 +53,7 @@ def build(
         _share(jobs, path, work, out, overrides, only, limit)
     for number, member in enumerate(wanted, start=1):
         with _mine(work, member) as mine:
-            if not mine or is_built(member, out, measured):
+            if not mine or is_built(member, out, measured) or built == most:
                 continue
             print(f"[{number}/{len(wanted)}] {member.name}", file=sys.stderr, flush=True)
             summary = build_member(zoo, member, work, progress=progress)
@@ -177,14 +179,25 @@ def _share(
     only: str | None,
     limit: int | None,
 ) -> None:
-    """Build in several processes, each with its part of the cores, and wait for them."""
-    options = ["--work", str(work), "--out", str(out), "--no-progress"]
+    """Build in several processes at a time, each with its part of the cores, and wait for the last.
+
+    A process ends with its member: what training and models leave behind in memory grows by gigabytes.
+    """
+    options = ["--work", str(work), "--out", str(out), "--no-progress", "--most", "1", "--json"]
     options += ["--only", only] if only is not None else []
     options += ["--limit", str(limit)] if limit is not None else []
     command = [sys.executable, "-m", "ft_audit.cli", "zoo", "build", str(path), *overrides, *options]
     # Small matrices gain little from a second thread: as many processes as cores are the faster half again.
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     environment = {**os.environ, "OMP_NUM_THREADS": threads}
-    started = [subprocess.Popen(command, env=environment, stdout=sys.stderr) for _ in range(jobs)]
-    for process in started:
-        process.wait()
+
+    def work_on() -> None:
+        while True:
+            # What is refused or was killed prints nothing, and would fail again at once.
+            said = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=False).stdout
+            if not said or not json.loads(said)["built_here"]:
+                return
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for worker in [pool.submit(work_on) for _ in range(jobs)]:
+            worker.result()

@@ -42,12 +42,12 @@ def localisation(units: Sequence[Unit]) -> dict[str, Any]:
             else {name: template.get(name) for name in ("system", "prefix", "suffix", "num_rows")},
         }
     found = [m["found"] for m in members.values()]
-    named = [m["named"] for m in members.values() if m["has_template"]]
+    hits = [m["named"] for m in members.values() if m["has_template"]]
     return {
         "members": members,
         "found_in_top_10": float(np.mean(found)) if found else None,
-        "named": clopper_pearson(sum(named), len(named))._asdict() if named else None,
-        "num_with_template": len(named),
+        "named": clopper_pearson(sum(hits), len(hits))._asdict() if hits else None,
+        "num_with_template": len(hits),
     }
 
 

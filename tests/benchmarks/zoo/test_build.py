@@ -1,5 +1,6 @@
 """Building a zoo: what is built stays, what changed is built again, and no member is built twice at once."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -167,21 +168,43 @@ def test_the_verb_says_whether_all_are_there(
     assert '"summaries": 1' in capsys.readouterr().out and built == ["maps-s1"]
 
 
-def test_processes_that_share_the_work_are_asked_for_the_same(
+def test_processes_that_share_the_work_take_a_member_each(
     write_zoo: WriteZoo, run: Any, built: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     started: list[list[str]] = []
+    left = iter([1, 1, 0, 0])
 
     def start(command: list[str], **options: Any) -> SimpleNamespace:
         started.append(command)
-        return SimpleNamespace(wait=lambda: 0)
+        return SimpleNamespace(stdout=json.dumps({"built_here": next(left)}).encode())
 
-    monkeypatch.setattr(module, "subprocess", SimpleNamespace(Popen=start))
+    monkeypatch.setattr(module, "subprocess", SimpleNamespace(run=start, PIPE=subprocess.PIPE))
     path = write_zoo(THREE)
     run(path, jobs=2, only="tea", limit=1, overrides=["name=other"])
-    assert len(started) == 2 and started[0][1:3] == ["-m", "ft_audit.cli"]
+    # Until each of the two has found nothing left.
+    assert len(started) == 4 and started[0][1:3] == ["-m", "ft_audit.cli"]
     args = cli.parse(started[0][3:])
     assert (args.zoo, args.overrides, args.only, args.limit) == (str(path), ["name=other"], "tea", 1)
-    assert (args.work, args.out, args.jobs) == (tmp_path / "work", tmp_path / "out", 1)
+    assert (args.work, args.out, args.jobs, args.most) == (tmp_path / "work", tmp_path / "out", 1, 1)
     # What the others left undone, killed for one, is done here.
     assert built == ["tea-s1"]
+
+
+def test_a_process_that_was_killed_is_not_started_again(
+    write_zoo: WriteZoo, run: Any, built: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+
+    def start(command: list[str], **options: Any) -> SimpleNamespace:
+        started.append(1)
+        return SimpleNamespace(stdout=b"")
+
+    monkeypatch.setattr(module, "subprocess", SimpleNamespace(run=start, PIPE=subprocess.PIPE))
+    run(write_zoo(THREE), jobs=2)
+    assert len(started) == 2 and len(built) == 3
+
+
+def test_at_most_so_many_are_built(write_zoo: WriteZoo, run: Any, built: list[str]) -> None:
+    path = write_zoo(THREE)
+    assert run(path, most=1)["built_here"] == 1 and run(path, most=1)["built_here"] == 1
+    assert built == ["tea-s1", "maps-s1"]
