@@ -79,7 +79,7 @@ def build_member(zoo: Zoo, member: Member, work: Path, *, progress: bool = True)
     audit = audit_of(zoo)
     config = member_config(audit, member.recipe, folder, candidate(zoo, member, folder))
     with _shared_runs(audit, work):
-        dictionaries = make_untrained(audit, work / "dictionaries")
+        dictionaries = make_untrained(audit, work / f"dictionaries-{measured_sha256(audit)[:16]}")
         started = time.monotonic()
         done = run_precompute(config, progress=False)
         seconds = time.monotonic() - started

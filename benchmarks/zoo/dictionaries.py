@@ -19,7 +19,7 @@ from ft_audit.engine.runners.activations import read_text, stream_activations
 from ft_audit.engine.store import Store
 from ft_audit.kernels.jumprelu import Encoder
 from ft_audit.sae.digest import hashed
-from ft_audit.sae.formats.gemma_scope import save_gemma_scope
+from ft_audit.sae.formats.gemma_scope import PARAMS_FILE, save_gemma_scope
 from ft_audit.sae.jumprelu_sae import JumpReluSae
 from ft_audit.sae.load import load_sae
 
@@ -38,7 +38,8 @@ def make_untrained(audit: AuditConfig, folder: Path, seed: int = 0) -> list[Path
         DataError: the suites hold too few tokens.
     """
     made = [folder / name for name in ("random", "principal")]
-    if all((path / "config.json").exists() for path in made):
+    # A dictionary's tensors are written last.
+    if all((path / PARAMS_FILE).exists() for path in made):
         return made
     hook = audit.hooks[0]
     sae = load_sae(hook.saes[0].reference, audit.base_dir)
