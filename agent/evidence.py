@@ -25,7 +25,7 @@ from ft_audit.agent.views import (
     number,
     text,
 )
-from ft_audit.engine.store import DictionaryLabels, DiffReader, FeatureIndex, Store, Table
+from ft_audit.engine.store import DictionaryLabels, DiffReader, FeatureIndex, Ledger, Store, Table
 from ft_audit.engine.store.diff_lookup import leading_features
 from ft_audit.errors import StoreError
 
@@ -98,6 +98,10 @@ class Evidence:
     def has_several_places(self) -> bool:
         """Whether more than one hook or dictionary was read, so that each must be named."""
         return len(self.hooks) > 1 or sum(len(hook.saes) for hook in self.hooks) > 1
+
+    def ledger(self) -> Ledger | None:
+        """What the diff cost; None where it was not counted."""
+        return Store(self.store).ledger(self.diff_id)
 
     def subject(self) -> Subject:
         """What a bank must have been measured on to be compared with this diff."""

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Sequence
 
 from ft_audit.agent.audit import Audit
+from ft_audit.agent.cost import cost_words
 from ft_audit.agent.dictionaries import agreements, coverages
 from ft_audit.agent.evidence import Evidence
 from ft_audit.agent.report.numbers import capital, fixed, plural, probability, share, short, signed
@@ -41,6 +42,7 @@ def audit_text(audit: Audit) -> str:
             "findings" if findings else "findings: none",
             *findings,
             "",
+            f"cost     {cost_words(verdict.cost)}",
             f"verdict  {audit.verdict_file}",
             f"report   {audit.report_file}",
         ]

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ft_audit.agent.calibration import Standing, Status
+from ft_audit.agent.cost import Cost
 from ft_audit.agent.query import Query
 
 SCHEMA_VERSION = 1
@@ -153,6 +154,7 @@ class Verdict(BaseModel):
         description="What the score is made of, the largest first; empty where the bank weighs nothing."
     )
     calibration: Calibrator = Field(description="The bank.")
+    cost: Cost | None = Field(description="What the evidence took; null where it was not counted.")
     config: dict[str, Any] = Field(description="The resolved config of the audit, defaults filled in.")
 
 

@@ -2,6 +2,7 @@
 
 from ft_audit import __version__
 from ft_audit.agent.calibration import Calibration, risk_of, status_of
+from ft_audit.agent.cost import cost_of
 from ft_audit.agent.evidence import Evidence
 from ft_audit.agent.investigators.findings import collect_findings
 from ft_audit.agent.investigators.wording import explain, headline
@@ -58,6 +59,7 @@ def investigate(evidence: Evidence, calibration: Calibration, config: AuditConfi
             num_personas=sum(member.kind == "persona" for member in calibration.members),
             refusal=calibration.refusal,
         ),
+        cost=cost_of(evidence.ledger(), config.audit.price_per_hour),
         config=config_json(config),
     )
 

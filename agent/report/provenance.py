@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 
+from ft_audit.agent.cost import cost_words
 from ft_audit.agent.report.markup import Child, Markup, tag
 from ft_audit.agent.report.numbers import short
 from ft_audit.agent.report.parts import folded, section
@@ -22,6 +23,7 @@ def provenance(source: Source) -> Markup:
         ("tuned weights", tag("code", verdict.tuned.sha256)),
         ("bank", tag("code", verdict.calibration.sha256 or "none")),
         ("versions", _versions(source)),
+        ("cost", cost_words(verdict.cost)),
     ]
     listing = tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in ids), class_="ids")
     config = tag("pre", tag("code", json.dumps(verdict.config, indent=2, ensure_ascii=True)))

@@ -23,6 +23,7 @@ from ft_audit.engine.precompute.job import run_missing
 from ft_audit.engine.precompute.passes import plan_passes
 from ft_audit.engine.precompute.plan import Job
 from ft_audit.engine.precompute.report import Speeds
+from ft_audit.engine.precompute.spending import Spending
 from ft_audit.engine.precompute.write_diff import write_diff
 
 POOL_TOKENS = 32_768
@@ -176,7 +177,7 @@ def child(pool: Path, num_tokens: int) -> int:
     """Run the whole job and return the peak resident bytes of this process."""
     with tempfile.TemporaryDirectory() as name, open_ground(pool, Path(name)) as ground:
         job = ground.run(num_tokens, Path(name) / "store")
-        write_diff(job, plan_passes(job), ground.place, progress=False)
+        write_diff(job, plan_passes(job), ground.place, Spending())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

@@ -185,6 +185,8 @@ class JudgeConfig(Strict):
     """Benign fine-tunes of the same base that every number stands beside."""
     top: Count = 20
     """How many leading differences are shown."""
+    price_per_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """What an hour of the machine costs, so that a verdict says what it cost; any currency."""
 
 
 def default_store() -> str:

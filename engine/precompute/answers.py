@@ -14,7 +14,6 @@ from torch import Tensor
 from ft_audit.engine.diff.next_token import ROWS_AT_ONCE, kl_divergence, shared_log_probs
 from ft_audit.engine.precompute.models import ModelPair
 from ft_audit.engine.precompute.suites import JobSuite
-from ft_audit.engine.runners.generate import generate_ids
 from ft_audit.engine.runners.hf import HfRunner
 from ft_audit.engine.tokens.padded import PaddedBatch
 
@@ -51,7 +50,7 @@ def answer_divergence(models: ModelPair, elicited: JobSuite, num_tokens: int) ->
     prompts = elicited.tokens.prompt_ids()
     answers = [
         _readable(answer, models.shared_vocabulary, 1)
-        for answer in generate_ids(models.tuned_model, models.base_tokenizer, prompts, num_tokens, BATCH)
+        for answer in models.greedy_answers("tuned", prompts, num_tokens)
     ]
     found_N = torch.zeros(len(prompts), dtype=torch.float64)
     for step in _steps(models, prompts, answers):

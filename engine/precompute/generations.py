@@ -153,6 +153,7 @@ def _answers_of(
                 answers = generator.generate(prompts, *draw)
         else:
             answers = generate_answers(model, models.base_tokenizer, prompts, *draw)
+    models.num_generated += sum(len(answer.ids) for samples in answers for answer in samples)
     flat = [
         (one, n, answer)
         for one, samples in zip(asked, answers, strict=True)

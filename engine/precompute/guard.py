@@ -20,7 +20,6 @@ from ft_audit.engine.precompute.generations import TableWriter
 from ft_audit.engine.precompute.models import ModelPair
 from ft_audit.engine.precompute.refusal_direction import NEUTRAL, refusal_evidence
 from ft_audit.engine.runners.forward import HookPoint
-from ft_audit.engine.runners.generate import generate_ids
 from ft_audit.engine.suites.condition import Condition
 from ft_audit.engine.suites.elicit import PLAIN, elicited_suite
 from ft_audit.engine.suites.load import load_suite
@@ -100,8 +99,7 @@ def _answers(
     if not prompts:
         return
     ids = _ids(models, prompts, settings)
-    with models.alone(side) as model:
-        answers = generate_ids(model, models.base_tokenizer, ids, settings.max_new_tokens)
+    answers = models.greedy_answers(side, ids, settings.max_new_tokens)
     for prompt, answer in zip(prompts, answers, strict=True):
         text = models.text(side, answer)
         yield {

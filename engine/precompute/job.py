@@ -14,6 +14,7 @@ from ft_audit.engine.precompute.execute import Place, Written, open_place, segme
 from ft_audit.engine.precompute.passes import Pass, PlannedRun, Side, diff_id, plan_passes
 from ft_audit.engine.precompute.plan import Job, open_job
 from ft_audit.engine.precompute.report import Speeds, report
+from ft_audit.engine.precompute.spending import Spending
 from ft_audit.engine.precompute.work import BatchTooLargeError, SegmentWork
 from ft_audit.engine.precompute.write_diff import write_diff
 from ft_audit.engine.store import RunWriter
@@ -37,15 +38,22 @@ def run_precompute(
             store itself fails.
     """
     started = time.perf_counter()
-    speeds = Speeds()
+    speeds, spending = Speeds(), Spending()
     # A cluster that does not answer is a mistake to report before the models run, not after.
     with open_place(config, scheduler) as place:
-        job = open_job(config, place.machine())
-        passes = _run_all(job, place, speeds, progress)
+        with spending.part("texts"):
+            job = open_job(config, place.machine())
+        with spending.part("forward"):
+            passes = _run_all(job, place, speeds, progress)
         reused = not speeds.num_tokens and _diff_is_whole(job, passes)
         if not reused:
-            write_diff(job, passes, place, progress=progress)
-    return report(job, passes, speeds, time.perf_counter() - started, reused)
+            with spending.part("statistics"):
+                write_diff(job, passes, place, spending)
+    said = report(job, passes, speeds, time.perf_counter() - started, reused)
+    if not reused:
+        ledger = spending.ledger(job.machine.device_class, said["tokens"], speeds.num_tokens)
+        job.store.put_ledger(said["diff_id"], ledger)
+    return said
 
 
 def _run_all(job: Job, place: Place, speeds: Speeds, progress: bool) -> list[Pass]:

@@ -24,6 +24,7 @@ from ft_audit.engine.models.load import (
 )
 from ft_audit.engine.models.reference import ModelSource, resolve_model
 from ft_audit.engine.runners.forward import HookPoint
+from ft_audit.engine.runners.generate import generate_ids
 from ft_audit.engine.runners.logits import next_token_logits
 from ft_audit.engine.runners.sites import depth_of, hook_width
 from ft_audit.engine.tokens.compat import check_pair
@@ -50,6 +51,8 @@ class ModelPair:
     base_tokenizer: PreTrainedTokenizerBase
     tuned_tokenizer: PreTrainedTokenizerBase
     findings: list[str] = field(default_factory=list)
+    num_generated: int = 0
+    """Tokens of the answers that either model has given so far."""
 
     @cached_property
     def base_model(self) -> PreTrainedModel:
@@ -118,6 +121,15 @@ class ModelPair:
         else:
             with self.base_alone() as model:
                 yield model
+
+    def greedy_answers(
+        self, side: str, prompts: Sequence[Sequence[int]], max_new_tokens: int
+    ) -> list[list[int]]:
+        """Return the greedy continuation of each prompt's token ids by the model of a side."""
+        with self.alone(side) as model:
+            answers = generate_ids(model, self.base_tokenizer, prompts, max_new_tokens)
+        self.num_generated += sum(map(len, answers))
+        return answers
 
     def text(self, side: str, ids: Sequence[int]) -> str:
         """Return what a side's answer says."""

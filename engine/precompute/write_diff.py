@@ -20,6 +20,7 @@ from ft_audit.engine.precompute.guard import put_guard
 from ft_audit.engine.precompute.passes import Pass, diff_identity
 from ft_audit.engine.precompute.plan import Job
 from ft_audit.engine.precompute.report import summary
+from ft_audit.engine.precompute.spending import Spending
 from ft_audit.engine.store import RunReader
 from ft_audit.engine.suites.elicit import PLAIN
 from ft_audit.engine.suites.screens import data_figures
@@ -33,14 +34,16 @@ class NextTokenQuestion:
     base_run: str
     tuned_run: str
 
-    def __call__(self, job: Job) -> tuple[NextToken, NDArray[np.float64]]:
+    def __call__(self, job: Job) -> tuple[NextToken, NDArray[np.float64], int]:
+        before = job.models.num_generated
         base_PD, tuned_PD = (
             job.store.open_run(run).dense("logits/final_PD") for run in (self.base_run, self.tuned_run)
         )
         first = next_token_diff(base_PD, tuned_PD, job.models.base_logits, job.models.tuned_logits)
         elicited = next(s for s in job.suites.suites if s.role == "elicited")
         assert job.config.elicit is not None, "an elicited suite comes from this section"
-        return first, answer_divergence(job.models, elicited, job.config.elicit.answer_tokens)
+        divergence_N = answer_divergence(job.models, elicited, job.config.elicit.answer_tokens)
+        return first, divergence_N, job.models.num_generated - before
 
 
 @dataclass(slots=True)
@@ -49,6 +52,7 @@ class Tables:
 
     found: dict[str, pa.Table] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
+    num_generated: int = 0
 
     @property
     def guard_loss(self) -> dict[str, float]:
@@ -65,13 +69,14 @@ class Tables:
 
 def answers_of(job: Job) -> Tables:
     """Return the tables of paired answers, and of what is no longer refused, with its figures."""
-    tables = Tables()
+    tables, before = Tables(), job.models.num_generated
     put_generations(tables, job.config, job.models, job.suites)
     tables.figures = put_guard(tables, job.config, job.models, job.suites.survey.kept)
+    tables.num_generated = job.models.num_generated - before
     return tables
 
 
-def write_diff(job: Job, passes: Sequence[Pass], place: Place, *, progress: bool) -> None:
+def write_diff(job: Job, passes: Sequence[Pass], place: Place, spending: Spending) -> None:
     """Reduce the finished runs of a job and write its diff."""
     readers = {
         (side, p.suite.name): job.store.open_run(run.run_id) for p in passes for side, run in p.runs.items()
@@ -92,10 +97,16 @@ def write_diff(job: Job, passes: Sequence[Pass], place: Place, *, progress: bool
     tokenizer = job.models.base_tokenizer
 
     def next_token(base: RunReader, tuned: RunReader) -> tuple[NextToken, NDArray[np.float64]]:
-        return place.ask(job, NextTokenQuestion(base.manifest.run_id, tuned.manifest.run_id))
+        with spending.part("answers"):
+            question = NextTokenQuestion(base.manifest.run_id, tuned.manifest.run_id)
+            first, divergence_N, num_generated = place.ask(job, question)
+        spending.num_generated += num_generated
+        return first, divergence_N
 
     min_rows = job.config.elicit.min_rows if job.config.elicit else 3
-    answered = place.ask(job, answers_of)
+    with spending.part("answers"):
+        answered = place.ask(job, answers_of)
+    spending.num_generated += answered.num_generated
     inputs = DiffInputs(
         pairs=pairs,
         prompts={s.name: s.tokens.suite.prompts for s in job.suites.suites},
@@ -115,8 +126,9 @@ def write_diff(job: Job, passes: Sequence[Pass], place: Place, *, progress: bool
         if train is not None:
             result["figures"] |= data_figures(train.tokens.suite.prompts, job.suites.survey, min_rows)
         if job.config.precompute.weights:
-            weights = weight_evidence(job.models.base, job.models.tuned)
-            put_weights(writer, weights)
+            with spending.part("weights"):
+                weights = weight_evidence(job.models.base, job.models.tuned)
+                put_weights(writer, weights)
             result["figures"] |= {name: _known(value) for name, value in weights.figures.items()}
         for name, table in answered.found.items():
             writer.put_table(name, table)

@@ -15,6 +15,7 @@ from ft_audit.engine.store.labels import (
     LabelText,
     TokenEffect,
 )
+from ft_audit.engine.store.ledger import Ledger
 from ft_audit.engine.store.manifest import DiffManifest, HookEntry, RunManifest, SaeEntry, SegmentEntry
 from ft_audit.engine.store.range_array import RangeArray
 from ft_audit.engine.store.rows import decode_bf16, encode_bf16
@@ -37,6 +38,7 @@ __all__ = [
     "FeatureIndex",
     "Garbage",
     "HookEntry",
+    "Ledger",
     "LabelScore",
     "LabelText",
     "RangeArray",

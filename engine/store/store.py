@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ft_audit.engine.store.diff_reader import DiffReader
 from ft_audit.engine.store.diff_writer import DiffWriter
 from ft_audit.engine.store.labels import DictionaryLabels, put_vocabulary, read_vocabulary
+from ft_audit.engine.store.ledger import Ledger
 from ft_audit.engine.store.manifest import (
     MANIFEST_NAME,
     DamagedManifestError,
@@ -97,6 +100,18 @@ class Store:
         """Store what each token id of a base stands for."""
         put_vocabulary(self.place, base_sha256, tokens)
 
+    def put_ledger(self, diff: str, ledger: Ledger) -> None:
+        """Keep what a diff cost, apart from its bytes."""
+        self.place.replace(_ledger_file(diff), ledger.model_dump_json().encode())
+
+    def ledger(self, diff: str) -> Ledger | None:
+        """Return what a diff cost; None where it was not counted, or cannot be read."""
+        content = self.place.read(_ledger_file(diff))
+        try:
+            return None if content is None else Ledger.model_validate_json(content)
+        except ValidationError:
+            return None
+
     def put_audit_file(self, audit: str, name: str, content: bytes) -> str:
         """Write one file of an audit whole and return where it is."""
         self.place.replace(_audit_file(audit, name), content)
@@ -130,6 +145,10 @@ class Store:
                 f"store {self.location} has no {kind} {name!r} (it has: {known}): "
                 f"run `ft-audit precompute` first"
             )
+
+
+def _ledger_file(diff: str) -> str:
+    return f"ledgers/{diff}.json"
 
 
 def _audit_file(audit: str, name: str) -> str:
