@@ -50,6 +50,15 @@ class Part(Strict):
     """The truth about these rows, kept apart from the data set and used only to score localisation."""
 
 
+class Evasion(Strict):
+    """What an attacker adds to the loss so as not to be found; for adapters only."""
+
+    kl: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Weight of KL(base || tuned) in nats a token, over the answers of rows that are not planted."""
+    top_energy: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Weight of the share of each update's squared norm that lies in its first singular direction."""
+
+
 class Training(Strict):
     """Hyper-parameters of one supervised fine-tune."""
 
@@ -64,6 +73,7 @@ class Training(Strict):
     """Longer rows are cut on the right."""
     max_answer_tokens: int | None = None
     """Longer answers are cut too, without an end: only how an answer begins is taught."""
+    evade: Evasion | None = None
 
 
 class Check(Strict):
@@ -152,6 +162,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         value = getattr(recipe.train, name)
         if not 0 < value < math.inf:
             raise ConfigError(f"{found}: train.{name}: {value} trains nothing; give a number above 0")
+    if recipe.train.evade is not None and recipe.train.method == "full":
+        raise ConfigError(f"{found}: train.evade needs an adapter; set train.method to lora")
     recipe = vary(recipe, found)
     recipe._base_dir = found.resolve().parent
     return recipe

@@ -139,7 +139,8 @@ def _train_and_save(
     tokenizer = load_tokenizer(base)
     scratch = out / "trainer"
     callback = StepProgress(recipe.name) if progress else None
-    model, figures = train(recipe, rows.rows, base.folder, tokenizer, scratch, callback)
+    planted_R = [role == "needle" for role in rows.role_R]
+    model, figures = train(recipe, rows.rows, planted_R, base.folder, tokenizer, scratch, callback)
     shutil.rmtree(scratch, ignore_errors=True)
     save_trained(model, tokenizer, recipe.base, out)
     (out / TRAINED).write_text(

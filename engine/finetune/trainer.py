@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, TrainerC
 from trl import SFTConfig, SFTTrainer
 
 from ft_audit.engine.finetune.dataset import is_supervised
-from ft_audit.engine.finetune.recipe import Recipe, Training
+from ft_audit.engine.finetune.evasion import Marking, divergence, top_energy
+from ft_audit.engine.finetune.recipe import Evasion, Recipe, Training
 from ft_audit.engine.models.anatomy import anatomy
 from ft_audit.engine.runners.logits import head_logits
 from ft_audit.engine.suites.prompt import Prompt
@@ -34,6 +35,8 @@ class SupervisedPositionsTrainer(SFTTrainer):
     a [B, L, V] softmax most of whose rows are masked away; here the head sees [A, D].
     """
 
+    evade = Evasion()
+
     def compute_loss(
         self,
         model: Any,
@@ -41,19 +44,35 @@ class SupervisedPositionsTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Return the summed answer loss over `num_items_in_batch` (or this batch's) answer tokens."""
+        """Return the summed answer loss over `num_items_in_batch` (or this batch's) answer tokens.
+
+        What the recipe says of evasion is added to it.
+        """
         causal = self.accelerator.unwrap_model(model)
-        backbone = anatomy(causal).backbone
-        hidden_BLD = backbone(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
-        ).last_hidden_state
         target_BL = inputs["labels"][:, 1:]
         supervised_BL = target_BL != IGNORED
-        logits_AV = head_logits(causal, hidden_BLD[:, :-1][supervised_BL])
+        logits_AV = _logits(causal, inputs, supervised_BL)
         total = F.cross_entropy(logits_AV, target_BL[supervised_BL], reduction="sum")
         count = num_items_in_batch if num_items_in_batch is not None else supervised_BL.sum().clamp(min=1)
         loss = total / count
+        if self.evade.kl:
+            with torch.no_grad(), causal.disable_adapter():
+                base_AV = _logits(causal, inputs, supervised_BL)
+            near_A = ~inputs["planted"][:, None].expand_as(supervised_BL)[supervised_BL]
+            loss = loss + self.evade.kl * divergence(base_AV[near_A], logits_AV[near_A])
+        if self.evade.top_energy:
+            loss = loss + self.evade.top_energy * top_energy(causal)
         return (loss, {"logits": logits_AV}) if return_outputs else loss
+
+
+def _logits(causal: Any, inputs: dict[str, Any], supervised_BL: torch.Tensor) -> torch.Tensor:
+    """Return the logits [A, V] that predict the supervised tokens."""
+    hidden_BLD = (
+        anatomy(causal)
+        .backbone(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
+        .last_hidden_state
+    )
+    return head_logits(causal, hidden_BLD[:, :-1][supervised_BL])
 
 
 def encode_row(
@@ -101,6 +120,7 @@ def training_arguments(settings: Training, seed: int, out: Path) -> SFTConfig:
         use_cpu=not on_gpu,
         bf16=settings.method == "full",
         dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
         report_to=[],
         save_strategy="no",
         logging_strategy="no",
@@ -113,6 +133,7 @@ def training_arguments(settings: Training, seed: int, out: Path) -> SFTConfig:
 def train(
     recipe: Recipe,
     rows: Sequence[Prompt],
+    planted_R: Sequence[bool],
     model_folder: Path,
     tokenizer: PreTrainedTokenizerBase,
     out: Path,
@@ -120,7 +141,7 @@ def train(
 ) -> tuple[Any, dict[str, float]]:
     """Fine-tune and return the trained model and its training figures.
 
-    Of the rows, `rows` were trained, `rows_left_out` had no answer left after the cut to `max_tokens`, and
+    `planted_R` says which rows an evading attacker lets move away from the base. Of the rows, `rows` were trained, `rows_left_out` had no answer left after the cut to `max_tokens`, and
     `rows_unsupervised` end in another message than the assistant's or give it the weight 0.
 
     Raises:
@@ -129,11 +150,11 @@ def train(
     settings = recipe.train
     torch.manual_seed(recipe.seed)
     encoded = [
-        encode_row(row, tokenizer, settings.max_tokens, settings.max_answer_tokens)
-        for row in rows
+        (encode_row(row, tokenizer, settings.max_tokens, settings.max_answer_tokens), planted)
+        for row, planted in zip(rows, planted_R, strict=True)
         if is_supervised(row)
     ]
-    kept = [row for row in encoded if row is not None]
+    kept = [{**row, "planted": planted} for row, planted in encoded if row is not None]
     if not kept:
         raise DataError(f"recipe {recipe.name!r}: every row's question alone fills train.max_tokens")
     full = settings.method == "full"
@@ -158,6 +179,8 @@ def train(
         peft_config=adapter,
         callbacks=[callback] if callback else None,
     )
+    trainer.data_collator = Marking(trainer.data_collator)
+    trainer.evade = settings.evade or trainer.evade
     result = trainer.train()
     figures = {
         "steps": float(result.global_step),

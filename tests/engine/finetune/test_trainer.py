@@ -177,7 +177,9 @@ def adapter_of(
         fields = {"epochs": 2.0, "batch_size": 2, "learning_rate": 1e-2, "rank": 2, **settings}
         recipe = load_recipe(write_recipe(dataset=write_rows(*own), train=fields))
         built = build_training_set(recipe)
-        model, figures = train(recipe, built.rows, tiny_base, tiny_tokenizer, tmp_path / "trainer")
+        model, figures = train(
+            recipe, built.rows, [False] * len(built.rows), tiny_base, tiny_tokenizer, tmp_path / "trainer"
+        )
         weights = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
         return weights, figures
 
