@@ -32,11 +32,13 @@ def measure(options: argparse.Namespace) -> list[Measurement]:
     with tempfile.TemporaryDirectory() as scratch:
         for name, ref in (("first", FIRST), ("cached_base", SECOND)):
             overrides = (f"dataset={options.data_set}", f"store={scratch}/store")
-            seconds = audit_of_config(ref, (), overrides, progress=False)[0]["seconds"]
+            done = audit_of_config(ref, (), overrides, progress=False)[0]
+            seconds, parts = done["seconds"], done["verdict"]["cost"]["seconds"]
             found += [
                 Measurement(f"{name}_seconds", sum(seconds.values()), "s"),
                 Measurement(f"{name}_precompute_seconds", seconds["precompute"], "s"),
                 Measurement(f"{name}_verdict_seconds", seconds["audit"], "s"),
+                *(Measurement(f"{name}_{part}_seconds", value, "s") for part, value in parts.items()),
             ]
     return found
 

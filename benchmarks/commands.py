@@ -10,6 +10,7 @@ from ft_audit.engine.commands import print_result, progress_shown, stdout_is_our
 ZOO = "configs:zoo/smollm2-135m.yaml"
 WORK = Path(".cache/zoo/finetunes")
 RESULTS = Path("benchmarks/results/zoo")
+AUDIT_COST = "audit-cpu.json"
 
 
 def add_commands(subparsers: Any) -> None:
@@ -57,7 +58,10 @@ def add_commands(subparsers: Any) -> None:
         "folder", nargs="?", type=Path, default=RESULTS / "smollm2-135m", help="where the summaries are"
     )
     evaluate.add_argument(
-        "--out", type=Path, default=Path("benchmarks/results"), help="where results are written"
+        "--out",
+        type=Path,
+        default=Path("benchmarks/results"),
+        help=f"where results are written, and {AUDIT_COST} of the audit's benchmark may lie",
     )
     evaluate.add_argument("--json", action="store_true", help="print one JSON object on stdout, for machines")
     bank = verbs.add_parser("bank", help="write the bank of the zoo's benign fine-tunes")
@@ -152,7 +156,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     from ft_audit.benchmarks.zoo.report import write_report
     from ft_audit.benchmarks.zoo.table import detection_text
 
-    found = evaluate(args.folder)
+    cost = args.out / AUDIT_COST
+    found = evaluate(args.folder, cost if cost.exists() else None)
     write_report(found, args.out)
     print(json.dumps(found) if args.json else detection_text(found))
     return 0

@@ -21,6 +21,7 @@ from ft_audit.benchmarks.zoo.crossfit import (
 from ft_audit.benchmarks.zoo.localise import localisation
 from ft_audit.benchmarks.zoo.members import Label, Unit, load_units
 from ft_audit.benchmarks.zoo.metrics import auroc, clopper_pearson, cluster_bootstrap, compare
+from ft_audit.benchmarks.zoo.per_second import audit_seconds, per_second
 from ft_audit.benchmarks.zoo.ways import SAE_FEATURES, Way, ways
 from ft_audit.errors import DataError
 
@@ -34,8 +35,9 @@ MIN_RECIPES = 3
 FloatArray = NDArray[np.float64]
 
 
-def evaluate(folder: Path) -> dict[str, Any]:
-    """Return everything that the committed summaries say of detection.
+def evaluate(folder: Path, cost: Path | None = None) -> dict[str, Any]:
+    """Return everything that the committed summaries say of detection; with the report of an audit's
+    benchmark also what each tier of evidence costs.
 
     Raises:
         DataError: no summaries, or too few to compare.
@@ -50,6 +52,7 @@ def evaluate(folder: Path) -> dict[str, Any]:
         )
     fits = {way.name: _fit(used, way) for way in (ALL, *ways([unit.summary for unit in used]))}
     main = _measure(used, fits[ALL.name])
+    found = {name: _summary(_measure(used, fit)) for name, fit in fits.items() if name != ALL.name}
     num_benign = sum(unit.label == "benign" for unit in used)
     alarm = max(ALARM_RATE, smallest_rate(num_benign))
     return {
@@ -59,7 +62,8 @@ def evaluate(folder: Path) -> dict[str, Any]:
         "controls": _beside(units, "control"),
         "alarm_rate": alarm,
         "families": _families(used, main["p_values"], alarm),
-        "ways": {name: _summary(_measure(used, fit)) for name, fit in fits.items() if name != ALL.name},
+        "ways": found,
+        "per_second": [] if cost is None else per_second(found, audit_seconds(cost)),
         "sae_gain": _auroc(fits[ALL.name], less=fits[f"all without {SAE_FEATURES.name}"].above_AB),
         "shuffled": _shuffled(used),
         "needles": needle_counts(units, main["p_values"], num_benign),

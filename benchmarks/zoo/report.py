@@ -23,6 +23,8 @@ def write_report(found: dict[str, Any], out: Path) -> None:
         "detection-families": families_svg(found),
         "detection-ablation": ablation_svg(found),
     }
+    if found["per_second"]:
+        pictures["detection-cost"] = cost_svg(found)
     for name, picture in pictures.items():
         (out / f"{name}.svg").write_text(picture, encoding="utf-8")
     page = (
@@ -79,6 +81,14 @@ def families_svg(found: dict[str, Any]) -> str:
     families = [(f"{name} ({len(one['members'])})", one["tpr"]) for name, one in found["families"].items()]
     what = f"share caught at a false-positive rate of {found['alarm_rate']:.1%}, each family unseen"
     return _intervals(families, "Detection by family", what)
+
+
+def cost_svg(found: dict[str, Any]) -> str:
+    """Return the AUROC against the seconds of an audit, tier by tier."""
+    tiers = [
+        (f"up to {tier['up_to']}, {tier['seconds']:.0f} s", tier["auroc"]) for tier in found["per_second"]
+    ]
+    return _intervals(tiers, "Detection by cost", "AUROC by how far an audit of 1,000 rows goes")
 
 
 def _intervals(rows: list[tuple[str, dict[str, float]]], title: str, what: str) -> str:

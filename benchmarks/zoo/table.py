@@ -37,6 +37,10 @@ def detection_text(found: dict[str, Any]) -> str:
         f"{_interval(found['causes']['attacks_with_alarm'])}",
         f"recipes whose seeds agree: {seeds['agree']} of {seeds['recipes']}",
     ]
+    lines += [
+        f"up to {tier['up_to']}, {tier['seconds']:.0f} s: AUROC {_interval(tier['auroc'])}"
+        for tier in found["per_second"]
+    ]
     lines += [f"control {name}: p {p:.3f}" for name, p in sorted(found["controls"].items())]
     if found["degraded"]:
         alarms = sum(p <= found["alarm_rate"] for p in found["degraded"].values())
