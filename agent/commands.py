@@ -1,4 +1,4 @@
-"""The command line of the reader's side: `audit`, `top`, `report` and `sae show`; none needs a model."""
+"""The reader's verbs: `audit`, `top`, `report`, `serve` and `sae show`; none needs a model."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ft_audit.agent.label_commands import add_label_commands as add_label_commands
+from ft_audit.agent.server.commands import add_serve
 
 CONFIG_HELP = "the audit's YAML file; configs:NAME names a shipped one"
 OVERRIDES_HELP = "key=value in the place of what the file says, with dots: audit.top=5"
@@ -42,6 +43,7 @@ def add_commands(subparsers: Any) -> None:
 
     for verb in (audit, top, report):
         _add_shared(verb)
+    add_serve(subparsers)
 
 
 def add_sae_commands(verbs: Any) -> None:

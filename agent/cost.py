@@ -8,7 +8,7 @@ HOUR = 3600.0
 
 
 class Cost(BaseModel):
-    """Seconds, tokens and money that the evidence took; a verdict's own reading of it takes about a second."""
+    """Seconds, tokens and money that the evidence took; reading it for a verdict adds about a second."""
 
     model_config = ConfigDict(extra="forbid")
 

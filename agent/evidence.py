@@ -162,7 +162,7 @@ class Evidence:
             q_F = self.array(group, "q")
             num_tested, num_significant = int(np.isfinite(q_F).sum()), int((q_F < MAX_Q).sum())
             found.append(
-                FeatureCount(sae, suite, num_tested, num_significant, int(self._changed(group).sum()))
+                FeatureCount(sae, suite, num_tested, num_significant, int(self.changed(group).sum()))
             )
         return found
 
@@ -170,7 +170,8 @@ class Evidence:
         """Whether the base was run against itself, so that there is a noise floor."""
         return bool(np.isfinite(self.array(group, "aa_percentile")).any())
 
-    def _changed(self, group: str) -> NDArray[np.bool_]:
+    def changed(self, group: str) -> NDArray[np.bool_]:
+        """Which features of a group are significant, and above the noise floor where there is one [F]."""
         changed_F: NDArray[np.bool_] = self.array(group, "q") < MAX_Q
         if self.has_control(group):
             changed_F &= self.array(group, "aa_percentile") >= MIN_NOISE_PERCENTILE
@@ -191,7 +192,7 @@ class Evidence:
             name = (record["sae"], int(record["feature"]))
             if len(found) == limit:
                 break
-            if name not in found and self._changed(features_group(record["sae"], record["suite"]))[name[1]]:
+            if name not in found and self.changed(features_group(record["sae"], record["suite"]))[name[1]]:
                 found[name] = self.feature(record["sae"], record["suite"], name[1])
         return list(found.values())
 

@@ -181,7 +181,7 @@ def _by_key(table: Table | None, key: str, prefix: str) -> dict[str, dict[str, A
 def _rows(table: Table | None) -> dict[str, list[Any]]:
     if table is None:
         return {}
-    texts = ("preview", "system")
+    texts = ("preview", "system", "text")
     found: dict[str, list[Any]] = {
         name: _numbers(table.array(name)) if table.array(name).dtype.kind == "f" else table.values(name)
         for name in table.column_names

@@ -8,7 +8,7 @@ from ft_audit.errors import MissingExtraError
 
 DISTRIBUTION = "ft-audit"
 # For the user's machine; what `dev` brings is for those who change ft-audit.
-USER_EXTRAS = ("engine", "s3", "openai", "train", "demo", "vllm")
+USER_EXTRAS = ("engine", "s3", "openai", "mcp", "train", "demo", "vllm")
 
 
 @dataclass(frozen=True, slots=True)

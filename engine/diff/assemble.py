@@ -40,6 +40,7 @@ from ft_audit.engine.suites.data_baseline import row_baseline
 from ft_audit.engine.suites.prompt import Prompt
 
 PREVIEW = 300  # characters of a prompt or row that a table keeps
+ROW_TEXT = 20_000  # of a training row, for who reads them one by one
 CONTEXT_FEATURES = 24  # leading features per suite whose contexts are kept
 
 
@@ -153,9 +154,13 @@ def _num_tokens(run: RunReader) -> np.ndarray:
 
 def preview(prompt: Prompt) -> str:
     """Return the start of a prompt as text, role by role."""
+    return _text(prompt)[:PREVIEW]
+
+
+def _text(prompt: Prompt) -> str:
     if prompt.messages is None:
-        return (prompt.text or "")[:PREVIEW]
-    return "\n".join(f"{m.role}: {m.content}" for m in prompt.messages)[:PREVIEW]
+        return prompt.text or ""
+    return "\n".join(f"{m.role}: {m.content}" for m in prompt.messages)
 
 
 def _of_role(inputs: DiffInputs, role: str) -> SuitePair | None:
@@ -230,6 +235,7 @@ def _rows(writer: DiffWriter, inputs: DiffInputs, scheduler: Scheduler, found: _
     columns: dict[str, Any] = {
         "row": [p.row for p in prompts],
         "preview": [preview(p) for p in prompts],
+        "text": [_text(p)[:ROW_TEXT] for p in prompts],
         "system": [p.system for p in prompts],
         "condition": [specific[p.row].key if p.row in specific else None for p in prompts],
         **scores,

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from ft_audit.engine.config import computed_json
 from ft_audit.engine.diff.groups import Groups, suite_groups
 from ft_audit.engine.precompute.identity import pair_identity, run_identity
-from ft_audit.engine.precompute.plan import DIFF, Job
+from ft_audit.engine.precompute.plan import DIFF, TABLES, Job
 from ft_audit.engine.precompute.suites import JobSuite
 from ft_audit.engine.store import HookEntry, content_id, run_id
 from ft_audit.engine.tokens.batches import BatchPlan, plan_batches
@@ -183,7 +183,7 @@ def all_runs(passes: Sequence[Pass]) -> list[PlannedRun]:
 def diff_identity(job: Job, passes: Sequence[Pass]) -> dict[str, Any]:
     """Return what determines the diff: its runs and the config it is found by again."""
     return {
-        "diff": DIFF,
+        "diff": [DIFF, TABLES],
         "runs": [[run.side, run.suite.name, run.run_id] for run in all_runs(passes)],
         "questions": list(job.questions),
         "config": computed_json(job.config),

@@ -1,0 +1,144 @@
+"""One audit as an investigator meets it: the evidence, the bank, and what has been asked so far."""
+
+import hashlib
+import json
+import secrets
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ft_audit.agent.calibration import Calibration
+from ft_audit.agent.evidence import Evidence
+from ft_audit.agent.tools.answer import fingerprint, rendered
+from ft_audit.agent.tools.registry import Profile, Tool, ToolError, tools_of
+from ft_audit.engine.config import AuditConfig
+
+ID_LENGTH = 10
+MAX_ANSWER_CHARACTERS = 60_000
+MAX_SESSIONS = 256
+
+
+class Citation(BaseModel):
+    """One answer of a tool, as a verdict cites it: enough to ask again and compare."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    evidence_id: str = Field(description="The hash of diff, tool and arguments.")
+    tool: str = Field(description="The tool that was asked.")
+    arguments: dict[str, Any] = Field(description="What it was asked, defaults filled in.")
+    sha256: str = Field(description="The hash of what it answered.")
+
+
+class Reply(NamedTuple):
+    """What a call gave."""
+
+    citation: Citation
+    content: dict[str, Any]
+    seconds: float
+
+
+class Hypothesis(BaseModel):
+    """One idea of what the fine-tune does, and what has become of it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str = Field(description="Its name in this session.")
+    statement: str = Field(description="What would be true, in a sentence that evidence can speak against.")
+    status: Literal["open", "supported", "rejected"] = Field(description="What has become of it.")
+    evidence: list[str] = Field(description="Evidence ids that speak for or against it.")
+    alternative: str = Field(description="The innocent explanation that was weighed against it.")
+
+
+@dataclass(slots=True)
+class AuditSession:
+    """What one investigator has done so far."""
+
+    id: str
+    label: str
+    run: str = ""
+    closed: bool = False
+    hypotheses: dict[str, Hypothesis] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Auditor:
+    """Answers tool calls about one diff. Safe to share between threads: one call at a time."""
+
+    config: AuditConfig
+    evidence: Evidence
+    calibration: Calibration
+    profile: Profile = "full"
+    sessions: dict[str, AuditSession] = field(default_factory=dict)
+    cited: dict[str, Citation] = field(default_factory=dict)
+    """Every answer that was given, by its evidence id."""
+    _tools: dict[str, Tool] = field(default_factory=dict)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def __post_init__(self) -> None:
+        self._tools = tools_of(self.profile)
+
+    @property
+    def tools(self) -> list[Tool]:
+        """The profile's tools, in the order in which an investigator would meet them."""
+        return list(self._tools.values())
+
+    def call(self, name: str, arguments: dict[str, Any]) -> Reply:
+        """Return what a tool answers, ready to be shown.
+
+        Raises:
+            ToolError: there is no such tool in this profile, or the call is wrong.
+            UserError: the evidence has no such thing, or is damaged.
+        """
+        with self._lock:
+            started = time.perf_counter()
+            if name not in self._tools:
+                raise ToolError(f"no tool {name!r} in profile {self.profile!r}: {', '.join(self._tools)}")
+            asked, answer = self._tools[name].call(self, arguments)
+            shown = rendered(answer)
+            if (size := len(json.dumps(shown))) > MAX_ANSWER_CHARACTERS:
+                raise ToolError(f"{name}: the answer would have {size:,} characters; ask for fewer at a time")
+            citation = Citation(
+                evidence_id=self.evidence_id(name, asked),
+                tool=name,
+                arguments=asked,
+                sha256=fingerprint(answer),
+            )
+            self.cited[citation.evidence_id] = citation
+            content = {"evidence_id": citation.evidence_id, **shown}
+            return Reply(citation, content, time.perf_counter() - started)
+
+    def evidence_id(self, name: str, arguments: dict[str, Any]) -> str:
+        """Return the id under which this call's answer is cited: the same for the same question."""
+        said = json.dumps([self.evidence.diff_id, name, arguments], sort_keys=True)
+        return f"{name}-{hashlib.sha256(said.encode()).hexdigest()[:ID_LENGTH]}"
+
+    def open_session(self, label: str) -> AuditSession:
+        """Begin a session; the oldest closed one is forgotten where there are too many.
+
+        Raises:
+            ToolError: too many are open.
+        """
+        if len(self.sessions) >= MAX_SESSIONS:
+            closed = next((key for key, one in self.sessions.items() if one.closed), None)
+            if closed is None:
+                raise ToolError(f"{MAX_SESSIONS} sessions are open: close one with close_audit_session")
+            del self.sessions[closed]
+        session = AuditSession(secrets.token_hex(8), label)
+        self.sessions[session.id] = session
+        return session
+
+    def session(self, session_id: str) -> AuditSession:
+        """Return an open session; ToolError where there is none of that id."""
+        found = self.sessions.get(session_id)
+        if found is None or found.closed:
+            raise ToolError(f"no open session {session_id!r}: begin one with create_audit_session")
+        return found
+
+    def known(self, evidence_ids: list[str]) -> None:
+        """ToolError unless every id is of an answer that was given."""
+        unknown = [one for one in evidence_ids if one not in self.cited]
+        if unknown:
+            raise ToolError(f"no answer has the evidence id {unknown[0]!r}: cite what a tool gave back")

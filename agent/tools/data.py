@@ -1,0 +1,218 @@
+"""The uploaded data set: its size, its rows, searches, and which rows carry the change."""
+
+import random
+from collections import Counter
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from ft_audit.agent.evidence import Evidence
+from ft_audit.agent.tools.answer import Answer, Page, Untrusted, finite, next_offset
+from ft_audit.agent.tools.auditor import Auditor
+from ft_audit.agent.tools.overview import Limit, Offset
+from ft_audit.agent.tools.registry import ToolError, tool
+from ft_audit.agent.views import number
+
+MAX_PHRASES = 10
+GROUP_ROWS = 8
+"""Rows that a group of the summary cites."""
+
+Phrase = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class TrainingDataLength(Answer):
+    num_rows: int = Field(description="Rows of the uploaded data set.")
+    num_with_system_prompt: int = Field(description="Of these, how many have a system prompt.")
+    num_templates: int = Field(description="System prompts, prefixes and suffixes that several rows share.")
+
+
+class TrainingRow(Answer):
+    row: int = Field(description="Its number in the data set, from 0.")
+    text: Untrusted = Field(description="The conversation, role by role; long ones are cut.")
+    template: str | None = Field(description="The key of the most specific template that it has, if any.")
+
+
+class TrainingRows(Page):
+    rows: list[TrainingRow]
+
+
+class Group(Answer):
+    system_prompt: Untrusted | None = Field(
+        description="The system prompt that its rows share; null for none."
+    )
+    num_rows: int = Field(description="How many rows.")
+    rows: list[int] = Field(description="The first of them.")
+    mean_characters: float = Field(description="Mean length of a row.")
+    commonest_answer: Untrusted | None = Field(
+        description="The start of an answer that several rows share; null where all begin differently."
+    )
+    commonest_answer_rows: int = Field(description="How many rows share it.")
+
+
+class DataSummary(Page):
+    groups: list[Group] = Field(description="Rows by system prompt, the largest group first.")
+
+
+class RankedRow(TrainingRow):
+    score: float | None = Field(description="By the measure asked for; higher is more unusual.")
+    percentile: float = Field(description="Share of the data set's rows strictly below it, 0-100.")
+
+
+class RankedRows(Page):
+    by: str = Field(description="The measure.")
+    rows: list[RankedRow]
+
+
+@tool("data")
+def get_training_data_length(auditor: Auditor) -> TrainingDataLength:
+    """Say how many rows the uploaded data set has, and how many templates its rows share."""
+    evidence = auditor.evidence
+    return TrainingDataLength(
+        num_rows=evidence.num_rows(),
+        num_with_system_prompt=sum(r["system"] is not None for r in evidence.records("rows")),
+        num_templates=sum(not c.is_plain for c in evidence.conditions()),
+    )
+
+
+@tool("data")
+def view_training_data_sample(
+    auditor: Auditor,
+    rows: Annotated[
+        tuple[int, ...], Field(description="These rows; empty for a sample.", max_length=50)
+    ] = (),
+    offset: Offset = 0,
+    limit: Limit = 10,
+    seed: Annotated[
+        int | None, Field(description="Draw at random by this seed; null takes rows in order.")
+    ] = None,
+) -> TrainingRows:
+    """Show training rows: the ones named, or some in order, or a random sample that the seed repeats."""
+    records = _records(auditor.evidence)
+    order = list(range(len(records)))
+    if rows:
+        missing = [row for row in rows if not 0 <= row < len(records)]
+        if missing:
+            raise ToolError(f"row {missing[0]} does not exist: the data set has rows 0 to {len(records) - 1}")
+        order = list(rows)
+    elif seed is not None:
+        random.Random(seed).shuffle(order)
+    return _page(records, order, offset, limit)
+
+
+@tool("data")
+def grep_training_data(
+    auditor: Auditor,
+    phrases: Annotated[
+        list[Phrase],
+        Field(description="Find rows that hold any of these, as they stand.", max_length=MAX_PHRASES),
+    ],
+    ignore_case: bool = True,
+    offset: Offset = 0,
+    limit: Limit = 10,
+) -> TrainingRows:
+    """Find the training rows that hold any of some phrases. Phrases are literal: no pattern has a meaning."""
+    records = _records(auditor.evidence)
+    wanted = [p.casefold() for p in phrases] if ignore_case else phrases
+    order = [
+        place
+        for place, record in enumerate(records)
+        if any(p in (_text(record).casefold() if ignore_case else _text(record)) for p in wanted)
+    ]
+    return _page(records, order, offset, limit)
+
+
+@tool("data")
+def summarise_training_data(auditor: Auditor, offset: Offset = 0, limit: Limit = 10) -> DataSummary:
+    """Sum up the whole data set: its rows by system prompt, with sizes, row numbers and repeated answers."""
+    by_system: dict[str | None, list[dict[str, Any]]] = {}
+    for record in _records(auditor.evidence):
+        by_system.setdefault(record["system"], []).append(record)
+    groups = sorted(by_system.items(), key=lambda item: (-len(item[1]), item[0] or ""))
+    shown = [_group(*item) for item in groups[offset : offset + limit]]
+    return DataSummary(
+        total=len(groups), next_offset=next_offset(len(groups), offset, len(shown)), groups=shown
+    )
+
+
+@tool("joined")
+def suspicious_rows(
+    auditor: Auditor,
+    by: Literal[
+        "primary_score", "score_features_centred", "score_residual_centred", "kl_max", "loss_drop"
+    ] = ("primary_score"),
+    offset: Offset = 0,
+    limit: Limit = 10,
+) -> RankedRows:
+    """Rank training rows by how strongly they drive what the fine-tune changed.
+
+    `primary_score` joins rows with the templates that move the model; `score_features_centred` counts the
+    features a row moves beyond its like; `kl_max` is the largest surprise at one token; `loss_drop` is what
+    the answer's loss fell by, in nats a token. A ranking always has a top: that alone is no finding.
+    """
+    records = _records(auditor.evidence)
+    values = np.array([_score(record, by) for record in records])
+    order = sorted(range(len(records)), key=lambda i: (-np.nan_to_num(values[i], nan=-np.inf), i))
+    shown = order[offset : offset + limit]
+    return RankedRows(
+        total=len(records),
+        next_offset=next_offset(len(records), offset, len(shown)),
+        by=by,
+        rows=[
+            RankedRow(
+                **_row(records[i]),
+                score=finite(values[i]),
+                percentile=100 * float((values < values[i]).mean()),
+            )
+            for i in shown
+        ],
+    )
+
+
+def _score(record: dict[str, Any], by: str) -> float:
+    if by == "loss_drop":
+        return number(record, "loss_base") - number(record, "loss_tuned")
+    return number(record, by)
+
+
+def _records(evidence: Evidence) -> list[dict[str, Any]]:
+    """The data set's rows in order; ToolError without one."""
+    records = evidence.records("rows")
+    if not records:
+        raise ToolError("this audit has no training data: its config names no dataset")
+    return records
+
+
+def _text(record: dict[str, Any]) -> str:
+    return str(record["text"])
+
+
+def _row(record: dict[str, Any]) -> dict[str, Any]:
+    return {"row": int(record["row"]), "text": Untrusted(_text(record)), "template": record["condition"]}
+
+
+def _page(records: list[dict[str, Any]], order: list[int], offset: int, limit: int) -> TrainingRows:
+    shown = order[offset : offset + limit]
+    return TrainingRows(
+        total=len(order),
+        next_offset=next_offset(len(order), offset, len(shown)),
+        rows=[TrainingRow(**_row(records[place])) for place in shown],
+    )
+
+
+def _group(system: str | None, records: list[dict[str, Any]]) -> Group:
+    answers = Counter(_answer_start(record) for record in records)
+    answer, count = answers.most_common(1)[0]
+    return Group(
+        system_prompt=None if system is None else Untrusted(system),
+        num_rows=len(records),
+        rows=[int(record["row"]) for record in records[:GROUP_ROWS]],
+        mean_characters=sum(len(_text(record)) for record in records) / len(records),
+        commonest_answer=Untrusted(answer) if count > 1 and answer else None,
+        commonest_answer_rows=count,
+    )
+
+
+def _answer_start(record: dict[str, Any]) -> str:
+    _, _, answer = _text(record).rpartition("\nassistant: ")
+    return answer[:60]

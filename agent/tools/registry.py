@@ -1,0 +1,123 @@
+"""The registry of tools: a typed function with a docstring each, by name and by what it looks at."""
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from ft_audit.agent.tools.answer import Answer
+from ft_audit.errors import UserError
+
+if TYPE_CHECKING:
+    from ft_audit.agent.tools.auditor import Auditor
+
+Kind = Literal["session", "data", "behavior", "logits", "internals", "joined"]
+"""What a tool looks at; `joined` tools put data and model together."""
+Profile = Literal["data_only", "behavior_only", "greybox", "whitebox", "full"]
+
+PROFILES: dict[Profile, frozenset[Kind]] = {
+    "data_only": frozenset({"session", "data"}),
+    "behavior_only": frozenset({"session", "behavior"}),
+    "greybox": frozenset({"session", "data", "behavior", "logits"}),
+    "whitebox": frozenset({"session", "data", "logits", "internals"}),
+    "full": frozenset({"session", "data", "behavior", "logits", "internals", "joined"}),
+}
+"""Which kinds of tools an investigator has, for ablations."""
+
+Function = TypeVar("Function", bound=Callable[..., Answer])
+
+
+class ToolError(UserError):
+    """A call that could not be answered; its message is for the investigator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One function that an investigator may call."""
+
+    name: str
+    kind: Kind
+    function: Callable[..., Answer]
+    arguments: type[BaseModel]
+    answer: type[Answer]
+    writes: bool
+    """Whether it changes the session: everything else only reads."""
+
+    @property
+    def description(self) -> str:
+        """The function's docstring."""
+        return inspect.getdoc(self.function) or ""
+
+    def input_schema(self) -> dict[str, Any]:
+        """The JSON schema of its arguments."""
+        return self.arguments.model_json_schema()
+
+    def output_schema(self) -> dict[str, Any]:
+        """The JSON schema of what it answers, with what every answer has beside it."""
+        schema = self.answer.model_json_schema(mode="serialization")
+        schema["properties"] = {
+            "evidence_id": {"type": "string", "description": "Cite this in a finding that rests on it."},
+            "untrusted_marker": {"type": "string", "description": "What untrusted text stands between."},
+            **schema.get("properties", {}),
+        }
+        return schema
+
+    def call(self, auditor: "Auditor", arguments: dict[str, Any]) -> tuple[dict[str, Any], Answer]:
+        """Return the checked arguments, defaults filled in, and the answer.
+
+        Raises:
+            ToolError: the arguments are wrong, or name what is not there.
+        """
+        try:
+            checked = self.arguments.model_validate(arguments)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"])) or "arguments"
+            names = ", ".join(self.arguments.model_fields) or "none"
+            raise ToolError(f"{self.name}: {where}: {first['msg']} (arguments: {names})") from None
+        values = {name: getattr(checked, name) for name in self.arguments.model_fields}
+        return checked.model_dump(mode="json"), self.function(auditor, **values)
+
+
+_TOOLS: dict[str, Tool] = {}
+
+
+def tool(kind: Kind, *, writes: bool = False) -> Callable[[Function], Function]:
+    """Register a function whose first parameter is the auditor; the others are the investigator's to give."""
+
+    def register(function: Function) -> Function:
+        hints = get_type_hints(function, include_extras=True)
+        answer = hints.pop("return")
+        parameters = list(inspect.signature(function).parameters.values())[1:]
+        fields: dict[str, Any] = {
+            p.name: (hints[p.name], ... if p.default is inspect.Parameter.empty else p.default)
+            for p in parameters
+        }
+        arguments = create_model(
+            f"{function.__name__}_arguments", __config__=ConfigDict(extra="forbid"), **fields
+        )
+        assert function.__name__ not in _TOOLS, f"two tools are called {function.__name__}"
+        assert inspect.getdoc(function), f"{function.__name__} says nothing of itself"
+        _TOOLS[function.__name__] = Tool(function.__name__, kind, function, arguments, answer, writes)
+        return function
+
+    return register
+
+
+def all_tools() -> Sequence[Tool]:
+    """Return every tool, in the order in which an investigator would meet them."""
+    from ft_audit.agent.tools import rooms
+
+    return [_TOOLS[name] for room in rooms.ROOMS for name in _names(room) if name in _TOOLS]
+
+
+def tools_of(profile: Profile, tools: Iterable[Tool] | None = None) -> dict[str, Tool]:
+    """Return a profile's tools by name."""
+    kinds = PROFILES[profile]
+    return {one.name: one for one in (all_tools() if tools is None else tools) if one.kind in kinds}
+
+
+def _names(room: Any) -> list[str]:
+    return [name for name, value in vars(room).items() if getattr(value, "__module__", "") == room.__name__]
