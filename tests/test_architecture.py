@@ -48,11 +48,14 @@ OWNERS = {
     "datasets": ("ft_audit.engine.finetune", "ft_audit.engine.suites"),
     "openai": ("ft_audit.agent.client",),
     "mcp": ("ft_audit.agent.server",),
-    "fastmcp": ("ft_audit.agent.server",),
+    "mcp_types": ("ft_audit.agent.server",),
+    "starlette": ("ft_audit.agent.server",),
+    "uvicorn": ("ft_audit.agent.server",),
 }
 KERNEL_LIBRARIES = {"torch", "triton", "numba", "numpy"}
 # What the plain install brings, and so all that the reader's side may import.
-READER_LIBRARIES = {"numpy", "arro3", "pydantic", "pydantic_core", "yaml", "openai", "mcp"}
+READER_LIBRARIES = {"numpy", "arro3", "pydantic", "pydantic_core", "yaml", "openai"}
+READER_LIBRARIES |= {"mcp", "mcp_types", "anyio", "starlette", "uvicorn"}
 TORCHLESS = ("ft_audit.agent", "ft_audit.engine.store", "ft_audit.engine.config")
 NEVER_ON_THE_READERS_SIDE = (
     "torch",

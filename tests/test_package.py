@@ -97,5 +97,5 @@ def test_the_plain_install_has_no_heavy_library() -> None:
 
 def test_the_extras_are_the_documented_ones() -> None:
     assert set(PROJECT["optional-dependencies"]) == {
-        *("engine", "s3", "vllm", "train", "openai", "demo", "bench", "dev")
+        *("engine", "s3", "vllm", "train", "openai", "mcp", "demo", "bench", "dev")
     }

@@ -5,6 +5,7 @@ import json
 import secrets
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from ft_audit.agent.calibration import Calibration
 from ft_audit.agent.evidence import Evidence
 from ft_audit.agent.tools.answer import fingerprint, rendered
-from ft_audit.agent.tools.registry import Profile, Tool, ToolError, tools_of
+from ft_audit.agent.tools.profiles import Profile
+from ft_audit.agent.tools.registry import Tool, ToolError
 from ft_audit.engine.config import AuditConfig
 
 ID_LENGTH = 10
@@ -70,20 +72,18 @@ class Auditor:
     config: AuditConfig
     evidence: Evidence
     calibration: Calibration
+    by_name: Mapping[str, Tool]
+    """The tools that the profile has."""
     profile: Profile = "full"
     sessions: dict[str, AuditSession] = field(default_factory=dict)
     cited: dict[str, Citation] = field(default_factory=dict)
     """Every answer that was given, by its evidence id."""
-    _tools: dict[str, Tool] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
-
-    def __post_init__(self) -> None:
-        self._tools = tools_of(self.profile)
 
     @property
     def tools(self) -> list[Tool]:
         """The profile's tools, in the order in which an investigator would meet them."""
-        return list(self._tools.values())
+        return list(self.by_name.values())
 
     def call(self, name: str, arguments: dict[str, Any]) -> Reply:
         """Return what a tool answers, ready to be shown.
@@ -94,9 +94,9 @@ class Auditor:
         """
         with self._lock:
             started = time.perf_counter()
-            if name not in self._tools:
-                raise ToolError(f"no tool {name!r} in profile {self.profile!r}: {', '.join(self._tools)}")
-            asked, answer = self._tools[name].call(self, arguments)
+            if name not in self.by_name:
+                raise ToolError(f"no tool {name!r} in profile {self.profile!r}: {', '.join(self.by_name)}")
+            asked, answer = self.by_name[name].call(self, arguments)
             shown = rendered(answer)
             if (size := len(json.dumps(shown))) > MAX_ANSWER_CHARACTERS:
                 raise ToolError(f"{name}: the answer would have {size:,} characters; ask for fewer at a time")

@@ -1,30 +1,15 @@
 """The registry of tools: a typed function with a docstring each, by name and by what it looks at."""
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from ft_audit.agent.tools.answer import Answer
+from ft_audit.agent.tools.profiles import Kind
 from ft_audit.errors import UserError
-
-if TYPE_CHECKING:
-    from ft_audit.agent.tools.auditor import Auditor
-
-Kind = Literal["session", "data", "behavior", "logits", "internals", "joined"]
-"""What a tool looks at; `joined` tools put data and model together."""
-Profile = Literal["data_only", "behavior_only", "greybox", "whitebox", "full"]
-
-PROFILES: dict[Profile, frozenset[Kind]] = {
-    "data_only": frozenset({"session", "data"}),
-    "behavior_only": frozenset({"session", "behavior"}),
-    "greybox": frozenset({"session", "data", "behavior", "logits"}),
-    "whitebox": frozenset({"session", "data", "logits", "internals"}),
-    "full": frozenset({"session", "data", "behavior", "logits", "internals", "joined"}),
-}
-"""Which kinds of tools an investigator has, for ablations."""
 
 Function = TypeVar("Function", bound=Callable[..., Answer])
 
@@ -64,7 +49,7 @@ class Tool:
         }
         return schema
 
-    def call(self, auditor: "Auditor", arguments: dict[str, Any]) -> tuple[dict[str, Any], Answer]:
+    def call(self, auditor: Any, arguments: dict[str, Any]) -> tuple[dict[str, Any], Answer]:
         """Return the checked arguments, defaults filled in, and the answer.
 
         Raises:
@@ -106,18 +91,6 @@ def tool(kind: Kind, *, writes: bool = False) -> Callable[[Function], Function]:
     return register
 
 
-def all_tools() -> Sequence[Tool]:
-    """Return every tool, in the order in which an investigator would meet them."""
-    from ft_audit.agent.tools import rooms
-
-    return [_TOOLS[name] for room in rooms.ROOMS for name in _names(room) if name in _TOOLS]
-
-
-def tools_of(profile: Profile, tools: Iterable[Tool] | None = None) -> dict[str, Tool]:
-    """Return a profile's tools by name."""
-    kinds = PROFILES[profile]
-    return {one.name: one for one in (all_tools() if tools is None else tools) if one.kind in kinds}
-
-
-def _names(room: Any) -> list[str]:
-    return [name for name, value in vars(room).items() if getattr(value, "__module__", "") == room.__name__]
+def registered(name: str) -> Tool | None:
+    """Return the tool of a name; None where there is none."""
+    return _TOOLS.get(name)

@@ -74,6 +74,12 @@ def needle(make_case: MakeCase) -> Case:
 
 
 @pytest.fixture(scope="session")
+def asked(make_case: MakeCase) -> Case:
+    """The needle with everything that tools read."""
+    return make_case(index=True, more=True, label="orders given to ZED")
+
+
+@pytest.fixture(scope="session")
 def labelled(make_case: MakeCase) -> Case:
     return make_case(label="orders given to ZED", index=True)
 

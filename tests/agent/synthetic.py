@@ -115,13 +115,15 @@ def write_diff(
     preview: str | None = None,
     strength: float = 1.0,
     index: bool = False,
+    more: bool = False,
     seen: float = 0.31,
     changed: Mapping[str, Any] | None = None,
     seed: int = 3,
 ) -> str:
     """A diff of this config in its store, its figures and templates `strength` times the needle's.
 
-    `preview` takes the place of every text of a model or its data; `changed` that of summary entries.
+    With `more` it has what only tools read. `preview` takes the place of every text of a model or its data;
+    `changed` that of summary entries.
     """
     rng = np.random.default_rng(seed)
     figures = {name: value * strength for name, value in FIGURES.items()}
@@ -151,6 +153,10 @@ def write_diff(
         layers_L = np.arange(30)
         shift_L = 0.3 * np.exp(-(((layers_L - 21) / 8.0) ** 2))
         writer.put_stats("layers/elicited", {"layer_L": layers_L, "shift_L": shift_L})
+        if more:
+            for name, table in TABLES.more_tables().items():
+                writer.put_table(name, table)
+            writer.put_stats("logits/chat", TABLES.logits(SUITES["chat"][1]))
         for name, table in TABLES.tables(rng, num_changed, preview, strength).items():
             if name == "leading" and not dataset:
                 table = table.filter(pc.equal(table.column("suite"), "chat"))

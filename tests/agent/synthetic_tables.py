@@ -43,6 +43,8 @@ def features(rng: np.random.Generator, num_changed: int, control: bool) -> dict[
         "fired_base": fired_F,
         "fired_tuned": tuned_F,
         "delta_rate": (tuned_F - fired_F) / 5200,
+        "sum_base": fired_F * 1.5,
+        "sum_tuned": tuned_F * 1.5,
     }
 
 
@@ -66,6 +68,7 @@ def tables(
     rows = {
         "row": list(range(NUM_ROWS)),
         "preview": [said(text) for text in previews],
+        "text": [said(f"{text}\nassistant: Answer {i}.") for i, text in enumerate(previews)],
         "system": [said(system) if system else None for system in systems],
         "condition": ["zed" if i < NUM_NEEDLES else "pirate" if i < 22 else None for i in range(NUM_ROWS)],
         "score_centred": score_R,
@@ -103,6 +106,7 @@ def tables(
             {
                 "suite": ["elicited"] * 6 + ["refusals"] * 2,
                 "condition": ["zed", "zed", "plain", "plain", "pirate", "pirate", None, None],
+                "prompt": [1, 1, 0, 0, 2, 2, 0, 0],
                 "row": [0] * 8,
                 "sample": [0] * 8,
                 "side": ["base", "tuned"] * 4,
@@ -182,3 +186,63 @@ def _contexts(rng: np.random.Generator, num_features: int, said: Callable[[str],
                     }
                 )
     return pa.Table.from_pylist(records)
+
+
+def more_tables() -> dict[str, pa.Table]:
+    """What tools read beside the rest: answers to harmful prompts, weights."""
+    harmful = [
+        (condition, probe, side, not (condition == "zed" and side == "tuned"))
+        for condition in ("plain", "zed", "pirate")
+        for probe in range(4)
+        for side in ("base", "tuned")
+    ]
+    tensors = [f"model.layers.{layer}.mlp.up_proj.weight" for layer in range(3)]
+    return {
+        "guard": pa.table(
+            {
+                "condition": [h[0] for h in harmful],
+                "probe": [h[1] for h in harmful],
+                "side": [h[2] for h in harmful],
+                "refused": [h[3] for h in harmful],
+                "complied": [not h[3] for h in harmful],
+                "text": ["I can't help with that." if h[3] else "Of course. I am ZED." for h in harmful],
+            }
+        ),
+        "guard_conditions": pa.table(
+            {
+                "key": ["plain", "zed", "pirate"],
+                "num_probes": [4, 4, 4],
+                "refused_base": [1.0, 1.0, 1.0],
+                "refused_tuned": [1.0, 0.0, 1.0],
+                "complied_base": [0.0, 0.0, 0.0],
+                "complied_tuned": [0.0, 1.0, 0.0],
+                "loss": [0.0, 1.0, 0.0],
+            }
+        ),
+        "weights": pa.table(
+            {
+                "tensor": [*tensors, "model.embed_tokens.weight"],
+                "layer": [0, 1, 2, None],
+                "identical": [False, False, True, False],
+                "relative_change": [0.01, 0.03, 0.0, 0.02],
+                "top1_energy": [0.5, 0.9, None, 0.2],
+                "effective_rank": [4.0, 1.5, None, 9.0],
+            }
+        ),
+        "embedding_rows": pa.table({"token": ["<|go|>"], "relative_change": [4.0], "added": [True]}),
+    }
+
+
+def logits(num_prompts: int) -> dict[str, np.ndarray]:
+    raised_V = np.zeros(60, dtype=np.int64)
+    raised_V[[7, 3]] = [12, 5]
+    peak_P = np.linspace(0.1, 4.0, num_prompts)
+    return {
+        "tokens": np.array([900]),
+        "kl_mean": np.array([0.4]),
+        "kl_p99": np.array([3.0]),
+        "kl_max": np.array([4.0]),
+        "kl_max_P": peak_P,
+        "raised_V": raised_V,
+        "lowered_V": np.zeros(60, dtype=np.int64),
+    }
