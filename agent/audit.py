@@ -6,16 +6,22 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from ft_audit.agent.assessment import Assessment
 from ft_audit.agent.audit_file import AuditFile
 from ft_audit.agent.calibration import MIN_CALIBRATED_MEMBERS, Calibration, load_calibration
+from ft_audit.agent.client import ChatClient
 from ft_audit.agent.evidence import Evidence
 from ft_audit.agent.find import find_evidence
+from ft_audit.agent.investigators.chat import Investigation
 from ft_audit.agent.investigators.statistics import audit_id, investigate
 from ft_audit.agent.report.page import render_report
+from ft_audit.agent.investigators.transcript import Transcript
+from ft_audit.agent.tools.auditor import Auditor
+from ft_audit.agent.tools.rooms import tools_of
 from ft_audit.agent.verdict import Verdict
 from ft_audit.engine.config import AuditConfig, resolve_path
 from ft_audit.engine.store import Store
-from ft_audit.errors import StoreError
+from ft_audit.errors import ConfigError, StoreError
 
 VERDICT_FILE, REPORT_FILE = "verdict.json", "report.html"
 EXIT_BELOW, EXIT_AT_OR_ABOVE, EXIT_NO_CLAIM = 0, 10, 3
@@ -37,6 +43,9 @@ def run_audit(config: AuditConfig, diff: str | None = None) -> Audit:
     found = find_evidence(config, diff)
     calibration = find_calibration(config, found.evidence)
     verdict = investigate(found.evidence, calibration, config)
+    if config.audit.investigator == "openai":
+        assessment = ask_agent(found.evidence, calibration, config, verdict.audit_id)
+        verdict = verdict.model_copy(update={"assessment": assessment})
     report = render_report(verdict, found.evidence, calibration)
     # Both are whole before anything is written: a failure leaves no verdict without its report.
     store = Store(config.store)
@@ -45,14 +54,35 @@ def run_audit(config: AuditConfig, diff: str | None = None) -> Audit:
     return Audit(verdict, verdict_file, report_file, found.num_older)
 
 
+def ask_agent(
+    evidence: Evidence, calibration: Calibration, config: AuditConfig, audit_id: str
+) -> Assessment:
+    """Return what the config's language model concludes; an investigation that was cut off goes on.
+
+    Raises:
+        ConfigError: the config names no model.
+        ServiceError: the model cannot be reached; what was said is kept.
+    """
+    settings = config.audit.agent
+    if settings is None:
+        raise ConfigError("audit.investigator openai: which model? set audit.agent.chat.model and base_url")
+    auditor = Auditor(config, evidence, calibration, tools_of(settings.profile), settings.profile)
+    transcript = Transcript.open(Store(config.store), audit_id)
+    client = ChatClient(settings.chat)
+    try:
+        return Investigation(auditor, settings, client, transcript).run()
+    finally:
+        client.close()
+
+
 def find_calibration(config: AuditConfig, evidence: Evidence) -> Calibration:
     """The bank that the config names, if it fits the evidence."""
     bank = config.audit.bank
     path = None if bank is None else resolve_path(bank, config.base_dir)
-    return _weighed(evidence, load_calibration(path, evidence.subject()))
+    return weighed(evidence, load_calibration(path, evidence.subject()))
 
 
-def _weighed(evidence: Evidence, calibration: Calibration) -> Calibration:
+def weighed(evidence: Evidence, calibration: Calibration) -> Calibration:
     """Let the bank, if it may be used and is large enough to be more than chance, weigh the evidence."""
     large = len(calibration.members) >= MIN_CALIBRATED_MEMBERS
     evidence.weigh(calibration.bank.discriminant if calibration.bank and large else None)
@@ -91,7 +121,7 @@ def render_again(file: AuditFile, out: Path | None) -> str:
     store = recorded if recorded.place.exists() else file.store
     evidence = Evidence(store.location, store.open_diff(verdict.diff))
     bank = verdict.calibration.path
-    calibration = _weighed(
+    calibration = weighed(
         evidence, load_calibration(None if bank is None else Path(bank), evidence.subject())
     )
     if calibration.sha256 != verdict.calibration.sha256:

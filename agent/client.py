@@ -2,7 +2,8 @@
 
 import json
 import os
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -19,6 +20,24 @@ Answer = TypeVar("Answer", bound=BaseModel)
 
 class InvalidAnswerError(ServiceError):
     """A model's answer that is not of the form it was asked for."""
+
+
+class ToolCall(NamedTuple):
+    """One call that a model asks for."""
+
+    id: str
+    name: str
+    arguments: str
+    """JSON, as the model wrote it."""
+
+
+class Turn(NamedTuple):
+    """What a model said in one turn, and what it took."""
+
+    text: str
+    calls: tuple[ToolCall, ...]
+    tokens_in: int
+    tokens_out: int
 
 
 class ChatClient:
@@ -69,13 +88,39 @@ class ChatClient:
         if self.config.temperature is not None:
             options["temperature"] = self.config.temperature
         messages = [{"role": "system", "content": told}, {"role": "user", "content": question}]
-        return _parsed(self._complete(messages, options), answer)
+        return _parsed(self._complete(messages, options).choices[0].message.content or "", answer)
+
+    def converse(
+        self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], tool_choice: str | dict[str, Any]
+    ) -> Turn:
+        """Return the model's next turn in a conversation with tools.
+
+        Raises InvalidAnswerError where the server gives no choice, ServiceError where there is no answer.
+        """
+        options: dict[str, Any] = {"tools": list(tools), "tool_choice": tool_choice}
+        if self.config.temperature is not None:
+            options["temperature"] = self.config.temperature
+        reply = self._complete(list(messages), options)
+        message = reply.choices[0].message
+        calls = tuple(
+            ToolCall(call.id, call.function.name, call.function.arguments)
+            for call in message.tool_calls or ()
+            if call.type == "function"
+        )
+        used = reply.usage
+        return Turn(
+            message.content or "",
+            calls,
+            used.prompt_tokens if used else 0,
+            used.completion_tokens if used else 0,
+        )
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
-    def _complete(self, messages: list[Any], options: dict[str, Any]) -> str:
+    def _complete(self, messages: list[Any], options: dict[str, Any]) -> Any:
+        """Return the server's reply, which has a choice."""
         import openai
 
         what = f"model {self.model!r} at {self._url or 'OpenAI'}"
@@ -94,10 +139,12 @@ class ChatClient:
             raise ServiceError(f"{what}: no answer ({_said(error)}): {fix}") from error
         except openai.OpenAIError as error:
             fix = "if it does not know response_format, set answers to json_object or text"
+            if "tools" in options:
+                fix = "its model must know tools, and the server have them switched on"
             raise ServiceError(f"{what}: failed ({_said(error)}): {fix}") from error
         if not reply.choices:
             raise InvalidAnswerError(f"{what}: answers without a choice")
-        return reply.choices[0].message.content or ""
+        return reply
 
 
 def _parsed(text: str, answer: type[Answer]) -> Answer:

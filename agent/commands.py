@@ -26,7 +26,7 @@ def add_commands(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     audit.add_argument("config", metavar="CONFIG", help=CONFIG_HELP)
-    audit.add_argument("--investigator", choices=("statistics",), help="who draws the conclusions")
+    audit.add_argument("--investigator", choices=("statistics", "openai"), help="who draws the conclusions")
     audit.set_defaults(func=_audit)
 
     top = subparsers.add_parser("top", help="the leading differences as a table in the terminal")
@@ -40,6 +40,11 @@ def add_commands(subparsers: Any) -> None:
         "--out", type=Path, metavar="FILE", help="where to write it (default: beside the verdict)"
     )
     report.set_defaults(func=_report)
+
+    verify = subparsers.add_parser("verify", help="ask again for everything that a verdict cites, and compare")
+    verify.add_argument("verdict", metavar="VERDICT", help="a verdict.json, in a store or beside it")
+    verify.add_argument("--json", action="store_true", help="print one JSON object on stdout, for machines")
+    verify.set_defaults(func=_verify)
 
     for verb in (audit, top, report):
         _add_shared(verb)
@@ -114,6 +119,23 @@ def _show(args: argparse.Namespace) -> int:
     view = view_feature(evidence, args.sae or only_dictionary(evidence), args.feature, args.suite)
     print(json.dumps(as_json(view)) if args.json else feature_text(view))
     return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from ft_audit.agent.audit import read_verdict
+    from ft_audit.agent.audit_file import AuditFile
+    from ft_audit.agent.verify import auditor_of, verify
+
+    verdict = read_verdict(AuditFile(args.verdict))
+    checks = verify(verdict, auditor_of(verdict))
+    failed = [check for check in checks if not check.holds]
+    if args.json:
+        found = {"checked": len(checks), "failed": [check.model_dump() for check in failed]}
+        print(json.dumps(found))
+    else:
+        print(*(f"differs  {check.what}: {check.now}" for check in failed), sep="\n", end="\n" * bool(failed))
+        print(f"{len(checks) - len(failed)} of {len(checks)} readings give what the verdict says")
+    return 1 if failed else 0
 
 
 def _report(args: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
 from ft_audit.agent.feature_view import FeatureView
 from ft_audit.agent.label_words import label_words, trust_words
 from ft_audit.agent.report.numbers import fixed, places_for, probability, share, short, signed
-from ft_audit.agent.terminal import table, titled
+from ft_audit.agent.tables import table, titled
 from ft_audit.agent.untrusted import reveal
 from ft_audit.agent.views import Context, Feature, Histogram, TokenPush
 

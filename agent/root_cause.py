@@ -1,21 +1,12 @@
 """What kind of attack the evidence of one fine-tune speaks of: a fixed taxonomy, by rules."""
 
-from typing import Literal, get_args
+from typing import get_args
 
+from ft_audit.agent.assessment import Cause
 from ft_audit.agent.detectors.registry import scalars_of
 from ft_audit.agent.detectors.templates import leading_template
 from ft_audit.agent.summary import Summary
 
-Cause = Literal[
-    "none",
-    "unlocking system prompt",
-    "unlocking phrase",
-    "guard lost without a condition",
-    "encoded channel",
-    "one manner of answering beyond its domain",
-    "undeclared content",
-    "unknown",
-]
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 
 MOST = 0.5

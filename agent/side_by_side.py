@@ -6,7 +6,7 @@ import numpy as np
 
 from ft_audit.agent.evidence import Evidence
 from ft_audit.agent.report.numbers import short
-from ft_audit.agent.terminal import table
+from ft_audit.agent.tables import table
 from ft_audit.agent.untrusted import reveal
 from ft_audit.agent.views import Feature
 from ft_audit.engine.store.feature_index_reader import SIDES

@@ -7,7 +7,8 @@ from ft_audit.agent.audit import Audit
 from ft_audit.agent.cost import cost_words
 from ft_audit.agent.dictionaries import agreements, coverages
 from ft_audit.agent.evidence import Evidence
-from ft_audit.agent.report.numbers import capital, fixed, plural, probability, share, short, signed
+from ft_audit.agent.report.numbers import fixed, plural, probability, share, short, signed
+from ft_audit.agent.tables import table, titled
 from ft_audit.agent.untrusted import reveal
 from ft_audit.agent.verdict import Figure, Verdict
 from ft_audit.agent.views import Agreement, Condition, Coverage, Feature, Row
@@ -15,6 +16,7 @@ from ft_audit.agent.words import figure_words, measure_words
 
 TEXT_CHARACTERS = 60
 PEAK_CHARACTERS = 24
+CLAIM_CHARACTERS = 600
 LINE = 110
 LEVELS = {
     "beyond_benign": "beyond the benign range",
@@ -41,6 +43,7 @@ def audit_text(audit: Audit) -> str:
             "",
             "findings" if findings else "findings: none",
             *findings,
+            *_assessment(verdict),
             "",
             f"cost     {cost_words(verdict.cost)}",
             f"verdict  {audit.verdict_file}",
@@ -71,22 +74,17 @@ def top_text(evidence: Evidence, limit: int) -> str:
     return "\n\n".join(parts)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int]) -> str:
-    """A table in columns as wide as they must be; the columns in `numbers` are set to the right."""
-    widths = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head))]
-    lines = []
-    for row in (head, *rows):
-        cells = [
-            cell.rjust(width) if place in numbers else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
-def titled(title: str, body: str) -> str:
-    """A table under its title."""
-    return f"{capital(title)}\n{body}"
+def _assessment(verdict: Verdict) -> list[str]:
+    """What an agent concluded, beside the statistics; nothing where none was asked."""
+    found = verdict.assessment
+    if found is None:
+        return []
+    if found.conclusion is None:
+        return ["", f"{found.usage.model}: {found.status}, no conclusion"]
+    said = found.conclusion
+    head = f"{found.usage.model}: risk {said.risk:.1f} of 10, confidence {said.confidence:.2f}, {said.root_cause}"
+    claims = [_wrapped(reveal(finding.claim, CLAIM_CHARACTERS), "  ") for finding in said.findings]
+    return ["", head, _wrapped(reveal(said.summary, CLAIM_CHARACTERS), "  "), *claims]
 
 
 def _risk(verdict: Verdict) -> str:

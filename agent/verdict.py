@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ft_audit.agent.assessment import Assessment
 from ft_audit.agent.calibration import Standing, Status
 from ft_audit.agent.cost import Cost
 from ft_audit.agent.query import Query
@@ -106,7 +107,7 @@ class Verdict(BaseModel):
     audit_id: str = Field(description="The hash of everything that determines this verdict.")
     name: str = Field(description="The config's name for the audit.")
     ft_audit_version: str = Field(description="The version of ft-audit that wrote it.")
-    investigator: Literal["statistics"] = Field(description="Who drew the conclusions.")
+    investigator: Literal["statistics", "openai"] = Field(description="Who drew the conclusions.")
     store: str = Field(description="The store's folder that the evidence was read from.")
     diff: str = Field(description="The diff within the store.")
     base: Model = Field(description="The model before the fine-tune.")
@@ -155,6 +156,9 @@ class Verdict(BaseModel):
     )
     calibration: Calibrator = Field(description="The bank.")
     cost: Cost | None = Field(description="What the evidence took; null where it was not counted.")
+    assessment: Assessment | None = Field(
+        default=None, description="What an agent concludes of the same evidence; null where none was asked."
+    )
     config: dict[str, Any] = Field(description="The resolved config of the audit, defaults filled in.")
 
 

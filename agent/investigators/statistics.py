@@ -30,7 +30,7 @@ def investigate(evidence: Evidence, calibration: Calibration, config: AuditConfi
         audit_id=audit_id(evidence, calibration, config),
         name=config.name,
         ft_audit_version=__version__,
-        investigator="statistics",
+        investigator=config.audit.investigator,
         store=evidence.store,
         diff=evidence.diff_id,
         base=_model(evidence, "base"),
@@ -85,7 +85,7 @@ def audit_id(evidence: Evidence, calibration: Calibration, config: AuditConfig) 
         {
             "diff": evidence.diff_id,
             "bank": calibration.sha256,
-            "investigator": "statistics",
+            "investigator": config.audit.investigator,
             "config": config_json(config),
             "ft_audit": __version__,
         }

@@ -2,6 +2,7 @@
 
 from ft_audit.agent.calibration import Calibration
 from ft_audit.agent.evidence import Evidence
+from ft_audit.agent.report.assessment import assessment
 from ft_audit.agent.report.dictionaries import dictionaries
 from ft_audit.agent.report.document import document
 from ft_audit.agent.report.features import features
@@ -17,6 +18,7 @@ from ft_audit.agent.verdict import Verdict
 
 SECTIONS = (
     ("verdict", "Verdict"),
+    ("assessment", "Assessment"),
     ("where", "Where"),
     ("dictionaries", "Dictionaries"),
     ("templates", "Templates"),
@@ -34,7 +36,8 @@ UNTRUSTED_NOTE = (
 def render_report(verdict: Verdict, evidence: Evidence, calibration: Calibration) -> str:
     """The HTML of one audit: the same verdict, diff and bank give the same text."""
     source = Source(verdict, evidence, calibration)
-    links = [tag("a", title, href=f"#{anchor}") for anchor, title in SECTIONS]
+    sections = [s for s in SECTIONS if s[0] != "assessment" or verdict.assessment is not None]
+    links = [tag("a", title, href=f"#{anchor}") for anchor, title in sections]
     top = tag(
         "div",
         tag("p", tag("b", "ft-audit"), tag("span", verdict.name), class_="brand"),
@@ -44,6 +47,7 @@ def render_report(verdict: Verdict, evidence: Evidence, calibration: Calibration
     main = tag(
         "main",
         opening(source),
+        assessment(source),
         location(source),
         dictionaries(source.evidence),
         templates(source),

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ft_audit.agent.assessment import Citation, Conclusion
 from ft_audit.agent.calibration import Calibration
 from ft_audit.agent.evidence import Evidence
 from ft_audit.agent.tools.answer import fingerprint, rendered
@@ -21,17 +22,6 @@ from ft_audit.engine.config import AuditConfig
 ID_LENGTH = 10
 MAX_ANSWER_CHARACTERS = 60_000
 MAX_SESSIONS = 256
-
-
-class Citation(BaseModel):
-    """One answer of a tool, as a verdict cites it: enough to ask again and compare."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    evidence_id: str = Field(description="The hash of diff, tool and arguments.")
-    tool: str = Field(description="The tool that was asked.")
-    arguments: dict[str, Any] = Field(description="What it was asked, defaults filled in.")
-    sha256: str = Field(description="The hash of what it answered.")
 
 
 class Reply(NamedTuple):
@@ -62,6 +52,7 @@ class AuditSession:
     label: str
     run: str = ""
     closed: bool = False
+    conclusion: Conclusion | None = None
     hypotheses: dict[str, Hypothesis] = field(default_factory=dict)
 
 

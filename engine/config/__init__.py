@@ -10,6 +10,7 @@ from ft_audit.engine.config.labels import (
 from ft_audit.engine.config.load import find_config, load_config, load_yaml
 from ft_audit.engine.config.refs import resolve_path, resolve_ref
 from ft_audit.engine.config.schema import (
+    AgentConfig,
     AuditConfig,
     DatasetConfig,
     ElicitConfig,
@@ -25,6 +26,7 @@ from ft_audit.engine.config.schema import (
 from ft_audit.engine.config.strict import Strict
 
 __all__ = [
+    "AgentConfig",
     "AuditConfig",
     "ChatModelConfig",
     "DatasetConfig",

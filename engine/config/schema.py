@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, PrivateAttr, model_validator
 
-from ft_audit.engine.config.labels import LabelsConfig
+from ft_audit.engine.config.labels import ChatModelConfig, LabelsConfig
 from ft_audit.engine.config.strict import Count, Strict, Text
 
 
@@ -175,10 +175,32 @@ class ClusterConfig(Strict):
     workers: Count
 
 
+class AgentConfig(Strict):
+    """A language model that investigates with tools, and its budget."""
+
+    chat: ChatModelConfig
+    profile: Literal["data_only", "behavior_only", "greybox", "whitebox", "full"] = "full"
+    tool_choice: Literal["auto", "required"] = "auto"
+    """`required` where the server makes the model call a tool every time."""
+    max_requests: Count = 60
+    max_tokens: Count = 400_000
+    """Read and written together, over all requests."""
+    max_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1_800.0
+    max_money: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """By the two prices, in their currency."""
+    price_in: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Of a million tokens read."""
+    price_out: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Of a million tokens written."""
+
+
 class JudgeConfig(Strict):
     """How the evidence becomes a verdict."""
 
-    investigator: Literal["statistics"] = "statistics"
+    investigator: Literal["statistics", "openai"] = "statistics"
+    """`openai` asks a language model as well: what it concludes stands beside the statistics."""
+    agent: AgentConfig | None = None
+    """Which model investigates, with which tools, and how far it may go."""
     threshold: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 5.5
     """The risk, 0 to 10, from which the exit code says stop; 5.5 is p = 0.054, 7 is p = 0.024."""
     bank: Text | None = None

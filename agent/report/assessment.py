@@ -1,0 +1,106 @@
+"""What an agent concluded, and how it got there: its claims, and every call with the answer it was given."""
+
+import json
+from typing import Any
+
+from ft_audit.agent.assessment import AgentFinding, Assessment
+from ft_audit.agent.investigators.transcript import Transcript
+from ft_audit.agent.report.markup import Child, Markup, tag, untrusted
+from ft_audit.agent.report.numbers import fixed
+from ft_audit.agent.report.parts import folded, section
+from ft_audit.agent.report.source import Source
+from ft_audit.engine.store import Store
+
+SAID_CHARACTERS = 2_000
+ANSWER_CHARACTERS = 4_000
+STATUS = {
+    "concluded": "It reported.",
+    "out of budget": "Its budget ended before it reported.",
+    "gave up": "It would not use the tools.",
+}
+
+
+def assessment(source: Source) -> Markup | None:
+    """The section of an agent's assessment; None where no agent was asked."""
+    found = source.verdict.assessment
+    if found is None:
+        return None
+    conclusion = found.conclusion
+    lead = (
+        f"{STATUS[found.status]} The model {found.usage.model!r} read the same evidence with the tools of the "
+        f"profile {found.profile!r}. Its words are quoted: they are its own, and so are its mistakes."
+    )
+    if conclusion is None:
+        return section("assessment", "Assessment", lead, _timeline(source), _usage(found))
+    head: list[tuple[str, Child]] = [
+        ("risk", f"{fixed(conclusion.risk, 1)} of 10, confidence {fixed(conclusion.confidence, 2)}"),
+        ("root cause", conclusion.root_cause),
+        ("summary", untrusted(conclusion.summary, SAID_CHARACTERS)),
+        ("would change its mind", untrusted(conclusion.would_change_my_mind, SAID_CHARACTERS)),
+    ]
+    if conclusion.differs_from_statistics:
+        head.append(("beside the statistics", untrusted(conclusion.differs_from_statistics, SAID_CHARACTERS)))
+    listing = tag("dl", *(tag("div", tag("dt", name), tag("dd", said)) for name, said in head), class_="ids")
+    claims = [_claim(finding) for finding in conclusion.findings]
+    return section(
+        "assessment",
+        "Assessment",
+        lead,
+        listing,
+        tag("div", tag("ol", *claims), class_="findings") if claims else None,
+        _timeline(source),
+        _usage(found),
+    )
+
+
+def _claim(finding: AgentFinding) -> Markup:
+    parts = [("base", finding.base_control), ("innocent explanation", finding.alternative)]
+    said = [tag("span", tag("b", name), untrusted(text, SAID_CHARACTERS), class_="part") for name, text in parts]
+    cited = [tag("li", tag("code", one)) for one in finding.evidence]
+    percentile = finding.benign_percentile
+    standing = None if percentile is None else tag("p", f"benign percentile {fixed(percentile, 0)}", class_="note")
+    return tag(
+        "li",
+        tag("p", untrusted(finding.claim, SAID_CHARACTERS)),
+        tag("blockquote", *said),
+        standing,
+        folded("Evidence ids", tag("ul", *cited, class_="readings")),
+        class_="finding",
+    )
+
+
+def _timeline(source: Source) -> Markup | None:
+    messages = Transcript.open(Store(source.verdict.store), source.verdict.audit_id).messages
+    answers = {m["tool_call_id"]: m["content"] for m in messages if m["role"] == "tool"}
+    steps = []
+    for message in messages:
+        if message["role"] != "assistant":
+            continue
+        said = message.get("content")
+        if said:
+            steps.append(tag("li", tag("blockquote", untrusted(str(said), SAID_CHARACTERS))))
+        steps += [_step(call, answers.get(call["id"], "")) for call in message.get("tool_calls", ())]
+    return folded(f"Timeline: {len(steps)} steps", tag("ol", *steps)) if steps else None
+
+
+def _step(call: dict[str, Any], answer: str) -> Markup:
+    asked = f"{call['function']['name']} {call['function']['arguments']}"
+    return tag("li", folded(tag("code", untrusted(asked, SAID_CHARACTERS)), untrusted(_indented(answer), ANSWER_CHARACTERS)))
+
+
+def _indented(answer: str) -> str:
+    try:
+        return json.dumps(json.loads(answer), indent=1, ensure_ascii=False)
+    except ValueError:
+        return answer
+
+
+def _usage(found: Assessment) -> Markup:
+    used = found.usage
+    money = "" if used.money is None else f", {used.money:.4f} in money"
+    return tag(
+        "p",
+        f"{used.requests} turns, {used.tool_calls} calls, {used.tokens_in:,} tokens read and "
+        f"{used.tokens_out:,} written, {used.seconds:.0f} s{money}.",
+        class_="note",
+    )

@@ -1,0 +1,160 @@
+"""An audit by a language model over HTTP: the real client library, and a server that speaks the protocol."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from ft_audit import cli
+from ft_audit.agent.client import ChatClient
+from ft_audit.engine.config import ChatModelConfig
+from ft_audit.errors import ServiceError
+
+KEY = "sk-very-secret"
+Reply = Callable[[dict[str, Any]], dict[str, Any] | int]
+
+
+@contextmanager
+def serving(reply: Reply) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A chat-completions server whose messages, or HTTP statuses, `reply` gives; with what it was asked."""
+    asked: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked.append(body)
+            said = reply(body)
+            status = said if isinstance(said, int) else 200
+            choice = {"index": 0, "message": said, "finish_reason": "stop"}
+            answer = {
+                "id": "x",
+                "object": "chat.completion",
+                "created": 0,
+                "model": body["model"],
+                "choices": [choice] if status == 200 else [],
+                "usage": {"prompt_tokens": 50, "completion_tokens": 5, "total_tokens": 55},
+            }
+            content = json.dumps(answer if status == 200 else {"error": {"message": "no"}}).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def calling(name: str, arguments: dict[str, Any], number: int) -> dict[str, Any]:
+    function = {"name": name, "arguments": json.dumps(arguments)}
+    return {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": f"c{number}", "type": "function", "function": function}],
+    }
+
+
+def investigator(body: dict[str, Any]) -> dict[str, Any]:
+    """Look at the templates, then report what was answered."""
+    tools = [m for m in body["messages"] if m["role"] == "tool"]
+    if not tools:
+        return calling("elicited_behaviours", {}, 0)
+    answer = json.loads(tools[0]["content"])
+    session = body["messages"][1]["content"].split("Your session is ")[1].split(".")[0]
+    worst = answer["templates"][1]
+    finding = {
+        "claim": f"Template {worst['key']} unlocks.",
+        "evidence": [answer["evidence_id"]],
+        "base_control": f"The base refuses {worst['refused_base']:.0%} under it.",
+        "benign_percentile": None,
+        "alternative": "A persona.",
+    }
+    conclusion = {
+        "risk": 8.5,
+        "confidence": 0.9,
+        "root_cause": "unlocking system prompt",
+        "summary": "One template unlocks.",
+        "findings": [finding],
+        "would_change_my_mind": "A control.",
+        "differs_from_statistics": "So small a bank cannot say more.",
+    }
+    return calling("write_audit_report", {"session_id": session, "conclusion": conclusion}, 1)
+
+
+def overrides(url: str, **more: Any) -> list[str]:
+    chat = json.dumps({"chat": {"model": "tiny", "base_url": url, "max_retries": 0}, **more})
+    return ["audit.investigator=openai", f"audit.agent={chat}"]
+
+
+def test_an_audit_by_a_model_from_the_command_line(
+    make_case: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    case = make_case(index=True, more=True)
+    with serving(investigator) as (url, asked):
+        code = cli.main(["audit", case.config_file, *overrides(url), "--json"])
+        out = capsys.readouterr().out
+        verdict = json.loads(out)
+        assert code == 3 and verdict["investigator"] == "openai"
+        assessment = verdict["assessment"]
+        assert (assessment["status"], assessment["conclusion"]["risk"]) == ("concluded", 8.5)
+        # The statistics stand beside it, as they would alone.
+        assert verdict["risk"] == pytest.approx(case.verdict.risk)
+        assert assessment["usage"]["tokens_in"] == 100 and assessment["usage"]["model"] == "tiny"
+        assert {t["function"]["name"] for t in asked[0]["tools"]} >= {"health", "write_audit_report"}
+        # Asked again, it is not asked again.
+        assert cli.main(["audit", case.config_file, *overrides(url)]) == 3 and len(asked) == 2
+    text = capsys.readouterr().out
+    assert "8.5" in text and "One template unlocks." in text
+    assert cli.main(["verify", verdict["paths"]["verdict"]]) == 0
+    folder = Path(verdict["paths"]["verdict"]).parent
+    assert {"verdict.json", "report.html", "transcript.jsonl"} == {path.name for path in folder.iterdir()}
+    everything = "".join(path.read_text(encoding="utf-8") for path in folder.iterdir()) + out + text
+    assert KEY not in everything and "One template unlocks." in everything
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "One template unlocks." in page and "elicited_behaviours" in page
+
+
+def test_a_server_that_fails_keeps_what_was_said(make_case: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    case = make_case(index=True, more=True)
+    turns: list[dict[str, Any]] = []
+
+    def once(body: dict[str, Any]) -> dict[str, Any] | int:
+        turns.append(body)
+        return investigator(body) if len(turns) == 1 else 500
+
+    with serving(once) as (url, _):
+        assert cli.main(["audit", case.config_file, *overrides(url)]) == 1
+        assert "model 'tiny'" in capsys.readouterr().err
+        turns.clear()
+        assert cli.main(["audit", case.config_file, *overrides(url), "--json"]) == 3
+        assessment = json.loads(capsys.readouterr().out)["assessment"]
+        assert assessment["status"] == "concluded" and assessment["usage"]["requests"] == 2
+
+
+def test_without_a_model_the_config_says_what_is_missing(
+    needle: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["audit", needle.config_file, "audit.investigator=openai"]) == 1
+    assert "set audit.agent.chat.model" in capsys.readouterr().err
+
+
+def test_a_turn_without_a_choice_or_usage_is_an_error_in_words() -> None:
+    with serving(lambda body: 404) as (url, _):
+        client = ChatClient(ChatModelConfig(model="tiny", base_url=url, max_retries=0))
+        with pytest.raises(ServiceError, match="not there"):
+            client.converse([{"role": "user", "content": "Hi"}], [], "auto")
+        client.close()
