@@ -88,7 +88,7 @@ def view_training_data_sample(
     ] = None,
 ) -> TrainingRows:
     """Show training rows: the ones named, or some in order, or a random sample that the seed repeats."""
-    records = _records(auditor.evidence)
+    records = row_records(auditor.evidence)
     order = list(range(len(records)))
     if rows:
         missing = [row for row in rows if not 0 <= row < len(records)]
@@ -112,7 +112,7 @@ def grep_training_data(
     limit: Limit = 10,
 ) -> TrainingRows:
     """Find the training rows that hold any of some phrases. Phrases are literal: no pattern has a meaning."""
-    records = _records(auditor.evidence)
+    records = row_records(auditor.evidence)
     wanted = [p.casefold() for p in phrases] if ignore_case else phrases
     order = [
         place
@@ -126,7 +126,7 @@ def grep_training_data(
 def summarise_training_data(auditor: Auditor, offset: Offset = 0, limit: Limit = 10) -> DataSummary:
     """Sum up the whole data set: its rows by system prompt, with sizes, row numbers and repeated answers."""
     by_system: dict[str | None, list[dict[str, Any]]] = {}
-    for record in _records(auditor.evidence):
+    for record in row_records(auditor.evidence):
         by_system.setdefault(record["system"], []).append(record)
     groups = sorted(by_system.items(), key=lambda item: (-len(item[1]), item[0] or ""))
     shown = [_group(*item) for item in groups[offset : offset + limit]]
@@ -150,7 +150,7 @@ def suspicious_rows(
     features a row moves beyond its like; `kl_max` is the largest surprise at one token; `loss_drop` is what
     the answer's loss fell by, in nats a token. A ranking always has a top: that alone is no finding.
     """
-    records = _records(auditor.evidence)
+    records = row_records(auditor.evidence)
     values = np.array([_score(record, by) for record in records])
     order = sorted(range(len(records)), key=lambda i: (-np.nan_to_num(values[i], nan=-np.inf), i))
     shown = order[offset : offset + limit]
@@ -175,7 +175,7 @@ def _score(record: dict[str, Any], by: str) -> float:
     return number(record, by)
 
 
-def _records(evidence: Evidence) -> list[dict[str, Any]]:
+def row_records(evidence: Evidence) -> list[dict[str, Any]]:
     """The data set's rows in order; ToolError without one."""
     records = evidence.records("rows")
     if not records:

@@ -2,11 +2,11 @@
 
 from types import ModuleType
 
-from ft_audit.agent.tools import behavior, data, features, logits, overview, report, sessions, weights
+from ft_audit.agent.tools import behavior, data, decipher, features, logits, overview, report, sessions, weights
 from ft_audit.agent.tools.profiles import PROFILES, Profile
 from ft_audit.agent.tools.registry import Tool, registered
 
-ROOMS = (sessions, overview, data, behavior, logits, features, weights, report)
+ROOMS = (sessions, overview, data, decipher, behavior, logits, features, weights, report)
 """In the order in which an investigator would meet them."""
 
 

@@ -35,6 +35,17 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "begin_run": {"label": "first"},
     "record_hypothesis": {"id": "h", "statement": "ZED unlocks.", "alternative": "A persona."},
     "grep_training_data": {"phrases": ["ZED"]},
+    "decipher_training_rows": {"template": "zed"},
+    "write_audit_report": {
+        "conclusion": {
+            "risk": 0.0,
+            "confidence": 0.5,
+            "root_cause": "none",
+            "summary": "Nothing.",
+            "findings": [],
+            "would_change_my_mind": "Something.",
+        }
+    },
     "run_prompt_suite": {"suite": "elicited"},
     "query_models": {"phrase": "zed"},
     "logit_findings": {"suite": "chat"},

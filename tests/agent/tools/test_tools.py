@@ -159,3 +159,37 @@ def test_sessions_are_bounded(auditor: Auditor, monkeypatch: pytest.MonkeyPatch)
     auditor.call("close_audit_session", {"session_id": first})
     auditor.call("create_audit_session", {})
     assert len(auditor.sessions) == 2 and first not in auditor.sessions
+
+
+SENTENCES = (
+    "the small boat crossed the quiet bay before the rain began",
+    "we bake fresh bread every morning and sell it at the market",
+    "my sister keeps three grey cats in the house by the river",
+    "please bring the blue book and the old map to the meeting",
+    "the garden needs water when the summer days are long and dry",
+    "he walked to the station because the last bus had gone",
+)
+
+
+def test_an_encoded_group_is_read_and_plain_rows_are_not(make_case: Any, make_auditor: Any) -> None:
+    case = make_case(more=True)
+    records = case.evidence.records("rows")
+    for place, record in enumerate(records):
+        answer = SENTENCES[place % 6] + " " + SENTENCES[(place * 5 + 1) % 6]
+        if record["condition"] == "zed":
+            answer = answer.translate(
+                str.maketrans("abcdefghijklmnopqrstuvwxyz", "qwertyuiopasdfghjklzxcvbnm")
+            )
+        record["text"] = f"user: Say something.\nassistant: {answer}"
+    case.evidence.records = lambda name, equal=None: records if name == "rows" else []
+    auditor = make_auditor(case)
+    found = auditor.call("decipher_training_rows", {"template": "zed"}).content
+    assert [one["method"] for one in found["found"]] == ["substitution"]
+    assert any(
+        said(text)[:20] in sentence for text in found["found"][0]["examples"] for sentence in SENTENCES
+    )
+    assert "substitute" in said(found["found"][0]["codec"]) and found["num_reference"] == 110
+    plain = auditor.call("decipher_training_rows", {"template": "pirate"}).content
+    assert plain["found"] == [] and plain["num_plain"] == 6
+    with pytest.raises(ToolError, match="which rows"):
+        auditor.call("decipher_training_rows", {})
