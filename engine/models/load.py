@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 from accelerate.utils import align_module_device
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -25,13 +23,14 @@ from ft_audit.engine.models.anatomy import anatomy
 from ft_audit.engine.models.lora import MERGE, check_keys, check_lora, in_blocks, keys_of
 from ft_audit.engine.models.quantized import ask_for_plain_weights, make_plain, why_not
 from ft_audit.engine.models.reference import ModelSource
+from ft_audit.engine.models.unreadable import UNREADABLE as UNREADABLE
+from ft_audit.engine.models.vocabulary import try_tokenizer
+from ft_audit.engine.tokens.chats_apart import render_apart
 from ft_audit.errors import ConfigError, ModelError
 
 SHARDED = "sharded"  # over all accelerators, then the memory of the processor, then the disk
 SWITCH = "_disable_adapters"  # what PEFT's layers ask in each forward pass
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-# What transformers raises for a configuration, a file or a quantisation that it cannot read.
-UNREADABLE = (ValueError, OSError, KeyError, RuntimeError, ImportError, SafetensorError, StrictDataclassError)
 
 
 def pick_device(name: str) -> torch.device:
@@ -58,17 +57,25 @@ def pick_device_map(name: str) -> str | None:
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """Return the model's tokenizer; an adapter that brings its own gets its own.
 
+    A candidate's own renders chats in a process of its own, whose time and memory end.
+
     Raises:
-        ModelError: no readable tokenizer.
+        ModelError: no readable tokenizer, or a candidate's that takes too much time or memory to build.
     """
     own = source.adapter is not None and any(source.adapter.glob("tokenizer*.json"))
-    folder = source.adapter if own else source.folder
+    folder = source.adapter if source.adapter is not None and own else source.folder
+    is_foreign = source.is_candidate and (own or source.adapter is None)
+    if is_foreign:
+        try_tokenizer(folder, source.ref)
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except UNREADABLE as error:
         raise ModelError(
             f"model {source.ref!r}: no tokenizer that can be read in {folder}: {error}"
         ) from error
+    if is_foreign:
+        render_apart(tokenizer, source.ref)
+    return tokenizer
 
 
 def check_finite(model: nn.Module, ref: str) -> None:

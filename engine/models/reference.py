@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ft_audit.engine.config.refs import resolve_ref
+from ft_audit.engine.models.candidate import check_adapter, check_checkpoint
+from ft_audit.engine.models.files import check_files
 from ft_audit.engine.models.gguf import convert_gguf, is_gguf, source_sha256
 from ft_audit.engine.models.hashing import sha256_files
 from ft_audit.engine.models.merged import base_of, merge_adapter
@@ -32,6 +34,8 @@ class ModelSource:
     adapter: Path | None
     weights_sha256: str
     tokenizer_sha256: str
+    is_candidate: bool = False
+    """Not trusted: its tokenizer is tried, and renders chats, where it can be stopped."""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -75,7 +79,7 @@ def _check_folder(ref: str, folder: Path) -> None:
     if not readable:
         raise ModelError(f"model {ref!r}: {folder / 'config.json'} is no JSON object; save the model again")
     if not any(folder.glob("*.safetensors")):
-        pickles = [p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth"}]
+        pickles = [p.name for p in folder.iterdir() if p.suffix in {".bin", ".ckpt", ".pt", ".pth"}]
         why = f"only {pickles[0]}, which is a pickle and may run code" if pickles else "no weights"
         raise ModelError(
             f"model {ref!r}: {folder} holds {why}; save it with safe_serialization as safetensors"
@@ -88,8 +92,11 @@ def resolve_model(ref: str, base_dir: Path, base: ModelSource | None = None) -> 
     A GGUF file is converted once into the cache. A PEFT adapter stands on `base`; without one it is a base
     itself, merged into the model that its own config names.
 
+    What stands on a `base` is a candidate, whose files are checked before anything reads them.
+
     Raises:
-        ModelError: nothing there, weights that are not safetensors, or an adapter without a base.
+        ModelError: nothing there, weights that are not safetensors, an adapter without a base, or a candidate
+            whose files are not what they say or would cost more than a fine-tune of its base can.
     """
     return _resolve(ref, base_dir, base, ())
 
@@ -105,9 +112,15 @@ def _resolve(ref: str, base_dir: Path, base: ModelSource | None, above: tuple[Pa
         folder, form = target, "folder"
     else:
         raise ModelError(f"model {ref!r}: {target} is neither a model folder nor a GGUF file")
+    # What a GGUF file was converted to is our own.
+    measure = base.folder if base is not None and form != "gguf" else None
+    if measure is not None:
+        check_files(folder, ref)
     if (folder / "adapter_config.json").exists():
         return _resolve_merged(ref, folder, above) if base is None else _resolve_adapter(ref, folder, base)
     _check_folder(ref, folder)
+    if measure is not None:
+        check_checkpoint(ref, folder, measure)
     return ModelSource(
         ref=ref,
         format=form,
@@ -118,6 +131,7 @@ def _resolve(ref: str, base_dir: Path, base: ModelSource | None, above: tuple[Pa
         if form == "gguf"
         else sha256_files(folder, ("*.safetensors", "config.json")),
         tokenizer_sha256=sha256_files(folder, TOKENIZER_FILES),
+        is_candidate=base is not None,
     )
 
 
@@ -126,7 +140,7 @@ def _resolve_merged(ref: str, folder: Path, above: tuple[Path, ...]) -> ModelSou
     if here in above:
         raise ModelError(f"model {ref!r}: by its adapter_config.json its base is in the end itself")
     under = _resolve(base_of(folder, ref), folder, None, (*above, here))
-    adapter = _resolve_adapter(ref, folder, under)
+    adapter = _resolve_adapter(ref, folder, under, is_candidate=False)
     merged = merge_adapter(adapter)
     return ModelSource(
         ref=ref,
@@ -139,10 +153,12 @@ def _resolve_merged(ref: str, folder: Path, above: tuple[Path, ...]) -> ModelSou
     )
 
 
-def _resolve_adapter(ref: str, folder: Path, base: ModelSource) -> ModelSource:
+def _resolve_adapter(ref: str, folder: Path, base: ModelSource, *, is_candidate: bool = True) -> ModelSource:
     assert base.adapter is None, "adapters do not stand on adapters: such a base is merged"
     if not (folder / "adapter_model.safetensors").exists():
         raise ModelError(f"model {ref!r}: {folder} has no adapter_model.safetensors (pickles are refused)")
+    if is_candidate:
+        check_adapter(ref, folder, base.folder)
     adapter = sha256_files(folder, ("adapter_config.json", "adapter_model.safetensors"))
     own_tokenizer = any(folder.glob("tokenizer*.json"))
     return ModelSource(
@@ -152,4 +168,5 @@ def _resolve_adapter(ref: str, folder: Path, base: ModelSource) -> ModelSource:
         adapter=folder,
         weights_sha256=f"{base.weights_sha256}+{adapter}",
         tokenizer_sha256=sha256_files(folder, TOKENIZER_FILES) if own_tokenizer else base.tokenizer_sha256,
+        is_candidate=is_candidate,
     )
