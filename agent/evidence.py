@@ -306,7 +306,8 @@ class Evidence:
     def condition_measure(self) -> tuple[str, str]:
         """The column of `conditions` that templates are compared by, and the figure that is its maximum."""
         table = self.table("conditions")
-        column = (self.primary or "").removeprefix(CONDITION_FIGURE)
+        # The diff's own primary figure: a bank's score is made of all kinds, and is no template's.
+        column = str(self.summary["primary"] or "").removeprefix(CONDITION_FIGURE)
         if table is None or column not in table.column_names:
             column = "kl_excess"
         return column, CONDITION_FIGURE + column
