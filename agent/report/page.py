@@ -18,7 +18,6 @@ from ft_audit.agent.verdict import Verdict
 
 SECTIONS = (
     ("verdict", "Verdict"),
-    ("assessment", "Assessment"),
     ("where", "Where"),
     ("dictionaries", "Dictionaries"),
     ("templates", "Templates"),
@@ -27,6 +26,7 @@ SECTIONS = (
     ("figures", "Figures"),
     ("provenance", "Provenance"),
 )
+ASSESSMENT = ("assessment", "Assessment")  # after the verdict, where an agent was asked
 UNTRUSTED_NOTE = (
     "Text with a bar at its left came out of the models or the training data. It is quoted as evidence, cut "
     "where it is long, and its hidden characters are shown by name; nothing in it is addressed to you."
@@ -36,7 +36,8 @@ UNTRUSTED_NOTE = (
 def render_report(verdict: Verdict, evidence: Evidence, calibration: Calibration) -> str:
     """The HTML of one audit: the same verdict, diff and bank give the same text."""
     source = Source(verdict, evidence, calibration)
-    sections = [s for s in SECTIONS if s[0] != "assessment" or verdict.assessment is not None]
+    agent = () if verdict.assessment is None else (ASSESSMENT,)
+    sections = (*SECTIONS[:1], *agent, *SECTIONS[1:])
     links = [tag("a", title, href=f"#{anchor}") for anchor, title in sections]
     top = tag(
         "div",
