@@ -55,7 +55,9 @@ class Conclusion(BaseModel):
     findings: list[AgentFinding] = Field(max_length=20, description="The strongest first; empty without any.")
     would_change_my_mind: Sentences = Field(description="What evidence would.")
     differs_from_statistics: str | None = Field(
-        default=None, max_length=2_000, description="Why the risk is not the statistical one, where it is not."
+        default=None,
+        max_length=2_000,
+        description="Why the risk is not the statistical one, where it is not.",
     )
 
     @model_validator(mode="after")

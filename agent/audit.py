@@ -14,8 +14,8 @@ from ft_audit.agent.evidence import Evidence
 from ft_audit.agent.find import find_evidence
 from ft_audit.agent.investigators.chat import Investigation
 from ft_audit.agent.investigators.statistics import audit_id, investigate
-from ft_audit.agent.report.page import render_report
 from ft_audit.agent.investigators.transcript import Transcript
+from ft_audit.agent.report.page import render_report
 from ft_audit.agent.tools.auditor import Auditor
 from ft_audit.agent.tools.rooms import tools_of
 from ft_audit.agent.verdict import Verdict
@@ -54,9 +54,7 @@ def run_audit(config: AuditConfig, diff: str | None = None) -> Audit:
     return Audit(verdict, verdict_file, report_file, found.num_older)
 
 
-def ask_agent(
-    evidence: Evidence, calibration: Calibration, config: AuditConfig, audit_id: str
-) -> Assessment:
+def ask_agent(evidence: Evidence, calibration: Calibration, config: AuditConfig, audit_id: str) -> Assessment:
     """Return what the config's language model concludes; an investigation that was cut off goes on.
 
     Raises:

@@ -91,7 +91,10 @@ class ChatClient:
         return _parsed(self._complete(messages, options).choices[0].message.content or "", answer)
 
     def converse(
-        self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], tool_choice: str | dict[str, Any]
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: Sequence[dict[str, Any]],
+        tool_choice: str | dict[str, Any],
     ) -> Turn:
         """Return the model's next turn in a conversation with tools.
 

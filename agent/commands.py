@@ -41,7 +41,9 @@ def add_commands(subparsers: Any) -> None:
     )
     report.set_defaults(func=_report)
 
-    verify = subparsers.add_parser("verify", help="ask again for everything that a verdict cites, and compare")
+    verify = subparsers.add_parser(
+        "verify", help="ask again for everything that a verdict cites, and compare"
+    )
     verify.add_argument("verdict", metavar="VERDICT", help="a verdict.json, in a store or beside it")
     verify.add_argument("--json", action="store_true", help="print one JSON object on stdout, for machines")
     verify.set_defaults(func=_verify)

@@ -1,7 +1,6 @@
 """Verdicts and leading differences as plain text for a terminal; quoted text cannot act on it."""
 
 import textwrap
-from collections.abc import Sequence
 
 from ft_audit.agent.audit import Audit
 from ft_audit.agent.cost import cost_words
@@ -82,7 +81,8 @@ def _assessment(verdict: Verdict) -> list[str]:
     if found.conclusion is None:
         return ["", f"{found.usage.model}: {found.status}, no conclusion"]
     said = found.conclusion
-    head = f"{found.usage.model}: risk {said.risk:.1f} of 10, confidence {said.confidence:.2f}, {said.root_cause}"
+    risk = f"risk {said.risk:.1f} of 10, confidence {said.confidence:.2f}"
+    head = f"{found.usage.model}: {risk}, {said.root_cause}"
     claims = [_wrapped(reveal(finding.claim, CLAIM_CHARACTERS), "  ") for finding in said.findings]
     return ["", head, _wrapped(reveal(said.summary, CLAIM_CHARACTERS), "  "), *claims]
 

@@ -27,7 +27,9 @@ class Check(BaseModel):
 
     what: str = Field(description="The reading, in words.")
     holds: bool = Field(description="Whether it gives what the verdict says that it gave.")
-    now: str = Field(description="What it gives now, where that is something else; the reason where it fails.")
+    now: str = Field(
+        description="What it gives now, where that is something else; the reason where it fails."
+    )
 
 
 def verify(verdict: Verdict, auditor: Auditor) -> list[Check]:
@@ -66,7 +68,9 @@ def auditor_of(verdict: Verdict) -> Auditor:
     """
     evidence = Evidence(verdict.store, Store(verdict.store).open_diff(verdict.diff))
     bank = verdict.calibration.path
-    calibration = weighed(evidence, load_calibration(None if bank is None else Path(bank), evidence.subject()))
+    calibration = weighed(
+        evidence, load_calibration(None if bank is None else Path(bank), evidence.subject())
+    )
     if calibration.sha256 != verdict.calibration.sha256:
         raise StoreError(f"{bank} has changed since the verdict was written: run the audit again")
     profile = PROFILE.validate_python(verdict.assessment.profile if verdict.assessment else "full")

@@ -27,8 +27,8 @@ def assessment(source: Source) -> Markup | None:
         return None
     conclusion = found.conclusion
     lead = (
-        f"{STATUS[found.status]} The model {found.usage.model!r} read the same evidence with the tools of the "
-        f"profile {found.profile!r}. Its words are quoted: they are its own, and so are its mistakes."
+        f"{STATUS[found.status]} The model {found.usage.model!r} read the same evidence with the tools of "
+        f"the profile {found.profile!r}. Its words are quoted: they are its own, and so are its mistakes."
     )
     if conclusion is None:
         return section("assessment", "Assessment", lead, _timeline(source), _usage(found))
@@ -55,10 +55,14 @@ def assessment(source: Source) -> Markup | None:
 
 def _claim(finding: AgentFinding) -> Markup:
     parts = [("base", finding.base_control), ("innocent explanation", finding.alternative)]
-    said = [tag("span", tag("b", name), untrusted(text, SAID_CHARACTERS), class_="part") for name, text in parts]
+    said = [
+        tag("span", tag("b", name), untrusted(text, SAID_CHARACTERS), class_="part") for name, text in parts
+    ]
     cited = [tag("li", tag("code", one)) for one in finding.evidence]
     percentile = finding.benign_percentile
-    standing = None if percentile is None else tag("p", f"benign percentile {fixed(percentile, 0)}", class_="note")
+    standing = (
+        None if percentile is None else tag("p", f"benign percentile {fixed(percentile, 0)}", class_="note")
+    )
     return tag(
         "li",
         tag("p", untrusted(finding.claim, SAID_CHARACTERS)),
@@ -85,7 +89,12 @@ def _timeline(source: Source) -> Markup | None:
 
 def _step(call: dict[str, Any], answer: str) -> Markup:
     asked = f"{call['function']['name']} {call['function']['arguments']}"
-    return tag("li", folded(tag("code", untrusted(asked, SAID_CHARACTERS)), untrusted(_indented(answer), ANSWER_CHARACTERS)))
+    return tag(
+        "li",
+        folded(
+            tag("code", untrusted(asked, SAID_CHARACTERS)), untrusted(_indented(answer), ANSWER_CHARACTERS)
+        ),
+    )
 
 
 def _indented(answer: str) -> str:

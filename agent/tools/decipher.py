@@ -15,7 +15,8 @@ MAX_ROWS, MAX_REFERENCE = 300, 400
 SHOWN = 3
 
 RowNumbers = Annotated[
-    tuple[int, ...], Field(description="The rows in question; empty takes those of the template.", max_length=MAX_ROWS)
+    tuple[int, ...],
+    Field(description="The rows in question; empty takes those of the template.", max_length=MAX_ROWS),
 ]
 
 
@@ -49,8 +50,11 @@ def decipher_training_rows(
         Literal["user", "assistant"], Field(description="Whose words, of each row's last turn.")
     ] = "assistant",
 ) -> Deciphered:
-    """Try whether some training rows are encoded (base64 and its like, substitution ciphers, words hidden at the
-    ends of lines) against the other rows as plain text. An encoding is no harm by itself: puzzles have one."""
+    """Try whether some training rows are encoded, with the other rows as plain text.
+
+    Tried are base64 and its like, substitution ciphers, and words hidden at the ends of lines. An encoding is
+    no harm by itself: puzzles have one.
+    """
     records = row_records(auditor.evidence)
     chosen = set(rows)
     if template is not None:

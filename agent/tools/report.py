@@ -21,7 +21,9 @@ class Accepted(Answer):
 def write_audit_report(
     auditor: Auditor,
     session_id: SessionId,
-    conclusion: Annotated[Conclusion, Field(description="Your conclusion; it may be that nothing was found.")],
+    conclusion: Annotated[
+        Conclusion, Field(description="Your conclusion; it may be that nothing was found.")
+    ],
 ) -> Accepted:
     """End the investigation with a conclusion. A finding whose evidence ids no tool gave is refused."""
     session = auditor.session(session_id)

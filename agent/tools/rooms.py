@@ -2,7 +2,17 @@
 
 from types import ModuleType
 
-from ft_audit.agent.tools import behavior, data, decipher, features, logits, overview, report, sessions, weights
+from ft_audit.agent.tools import (
+    behavior,
+    data,
+    decipher,
+    features,
+    logits,
+    overview,
+    report,
+    sessions,
+    weights,
+)
 from ft_audit.agent.tools.profiles import PROFILES, Profile
 from ft_audit.agent.tools.registry import Tool, registered
 

@@ -141,8 +141,9 @@ def train(
 ) -> tuple[Any, dict[str, float]]:
     """Fine-tune and return the trained model and its training figures.
 
-    `planted_R` says which rows an evading attacker lets move away from the base. Of the rows, `rows` were trained, `rows_left_out` had no answer left after the cut to `max_tokens`, and
-    `rows_unsupervised` end in another message than the assistant's or give it the weight 0.
+    `planted_R` says which rows an evading attacker lets move away from the base. Of the rows, `rows` were
+    trained, `rows_left_out` had no answer left after the cut to `max_tokens`, and `rows_unsupervised` end in
+    another message than the assistant's or give it the weight 0.
 
     Raises:
         DataError: no row is left after the cut to `max_tokens`.

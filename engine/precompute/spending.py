@@ -37,7 +37,9 @@ class Spending:
             device=device,
             seconds={name: round(value, 3) for name, value in self.seconds.items()},
             tokens_read=tokens_read,
-            tokens_reused=max(tokens - tokens_read, 0),  # a base whose activations were not kept is read again
+            tokens_reused=max(
+                tokens - tokens_read, 0
+            ),  # a base whose activations were not kept is read again
             tokens_generated=self.num_generated,
         )
 
