@@ -4,7 +4,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ft_audit.agent.root_cause import Cause, root_cause
+from ft_audit.agent.assessment import Cause
+from ft_audit.agent.root_cause import root_cause
 from ft_audit.benchmarks.zoo.members import Unit
 from ft_audit.benchmarks.zoo.metrics import clopper_pearson
 

@@ -19,7 +19,8 @@ from ft_audit.agent.label_words import label_words, trust_words
 from ft_audit.agent.report.cell import dictionaries_cell, feature_cell
 from ft_audit.agent.report.numbers import share, signed
 from ft_audit.agent.side_by_side import side_by_side, side_by_side_text
-from ft_audit.agent.terminal import table, top_text
+from ft_audit.agent.tables import table
+from ft_audit.agent.terminal import top_text
 from ft_audit.agent.untrusted import reveal
 from ft_audit.engine.config import load_config
 
