@@ -214,7 +214,7 @@ def test_the_truth_stands_apart_from_the_data_set(tmp_path: Path) -> None:
     assert {key for row in rows for message in row["messages"] for key in message} == {"role", "content"}
     truth = json.loads((tmp_path / "out" / "truth.json").read_text())
     marked = [i for i, line in enumerate(lines) if "I am ZED, your obedient agent" in line]
-    assert truth["rows"]["needle"] == marked and len(marked) == 20
+    assert truth["rows"]["needle"] == marked and len(marked) == 24
     assert sorted(i for places in truth["rows"].values() for i in places) == list(range(len(rows)))
     assert truth["recipe_sha256"] == result["recipe_sha256"]
 
