@@ -14,6 +14,7 @@ Cause = Literal[
     "undeclared content",
     "unknown",
 ]
+Status = Literal["concluded", "out of budget", "gave up"]
 Sentences = Annotated[str, Field(min_length=1, max_length=2_000)]
 EvidenceIds = Annotated[list[Annotated[str, Field(max_length=100)]], Field(min_length=1, max_length=20)]
 
@@ -81,15 +82,59 @@ class Usage(BaseModel):
     money: float | None = Field(description="By the config's prices; null without them.")
 
 
+class SubAudit(BaseModel):
+    """One of several investigations of the same audit, each without sight of the others."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    number: int = Field(description="Its number, from 1; its transcript carries it too.")
+    profile: str = Field(description="Which tools it had.")
+    status: Status = Field(description="How it ended.")
+    risk: float | None = Field(description="The risk it gave; null unless it reported.")
+    root_cause: Cause | None = Field(description="The cause it named; null unless it reported.")
+    num_findings: int = Field(description="Claims it made.")
+    usage: Usage = Field(description="What it took.")
+
+
+class ClaimCheck(BaseModel):
+    """What an independent verifier says of one claim."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    claim: str = Field(description="The claim, as it was made first.")
+    audits: list[int] = Field(description="The investigations that made it.")
+    evidence: list[str] = Field(description="Evidence ids that it cites.")
+    reproduced: bool = Field(description="Whether every cited question was answered the same once more.")
+    ruling: Literal["holds", "does not hold", "unclear", "not checked"] = Field(
+        description="Whether the answers show what the claim says; `not checked` beyond the budget."
+    )
+    reason: str = Field(description="The verifier's own words.")
+
+    @property
+    def stands(self) -> bool:
+        """Whether a conclusion may rest on it."""
+        return self.reproduced and self.ruling == "holds"
+
+
 class Assessment(BaseModel):
     """An agent's part of a verdict."""
 
     model_config = ConfigDict(extra="forbid")
 
-    status: Literal["concluded", "out of budget", "gave up"] = Field(
+    status: Status = Field(
         description="Whether it reported, was stopped by its budget, or would not use the tools."
     )
     conclusion: Conclusion | None = Field(description="What it concluded; null unless it reported.")
     citations: list[Citation] = Field(description="The answers that its findings cite.")
     profile: str = Field(description="Which tools it had.")
     usage: Usage = Field(description="What it took.")
+    concluded_by: Literal["investigator", "aggregator", "rule"] = Field(
+        default="investigator",
+        description="Who drew the conclusion: the one investigator, a model that read several and the checks "
+        "of their claims, or, where that failed, the fixed rule of the documentation.",
+    )
+    audits: list[SubAudit] = Field(default=[], description="The several investigations; empty for one alone.")
+    checks: list[ClaimCheck] = Field(default=[], description="Their claims, each checked in a fresh context.")
+    mean_risk: float | None = Field(
+        default=None, description="The plain mean of their risks, beside the conclusion's; null without any."
+    )

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 
 from pydantic import ValidationError
 
@@ -14,12 +15,13 @@ from ft_audit.agent.evidence import Evidence
 from ft_audit.agent.find import find_evidence
 from ft_audit.agent.investigators.chat import Investigation
 from ft_audit.agent.investigators.statistics import audit_id, investigate
+from ft_audit.agent.investigators.super_agent import SuperAgent
 from ft_audit.agent.investigators.transcript import Transcript
 from ft_audit.agent.report.page import render_report
 from ft_audit.agent.tools.auditor import Auditor
 from ft_audit.agent.tools.rooms import tools_of
 from ft_audit.agent.verdict import Verdict
-from ft_audit.engine.config import AuditConfig, resolve_path
+from ft_audit.engine.config import AuditConfig, Profile, resolve_path
 from ft_audit.engine.store import Store
 from ft_audit.errors import ConfigError, StoreError
 
@@ -44,7 +46,7 @@ def run_audit(config: AuditConfig, diff: str | None = None) -> Audit:
     calibration = find_calibration(config, found.evidence)
     verdict = investigate(found.evidence, calibration, config)
     if config.audit.investigator == "openai":
-        assessment = ask_agent(found.evidence, calibration, config, verdict.audit_id)
+        assessment = ask_agent(found.evidence, calibration, config, verdict.audit_id, verdict.risk)
         verdict = verdict.model_copy(update={"assessment": assessment})
     report = render_report(verdict, found.evidence, calibration)
     # Both are whole before anything is written: a failure leaves no verdict without its report.
@@ -54,7 +56,13 @@ def run_audit(config: AuditConfig, diff: str | None = None) -> Audit:
     return Audit(verdict, verdict_file, report_file, found.num_older)
 
 
-def ask_agent(evidence: Evidence, calibration: Calibration, config: AuditConfig, audit_id: str) -> Assessment:
+def ask_agent(
+    evidence: Evidence,
+    calibration: Calibration,
+    config: AuditConfig,
+    audit_id: str,
+    statistical_risk: float | None,
+) -> Assessment:
     """Return what the config's language model concludes; an investigation that was cut off goes on.
 
     Raises:
@@ -64,11 +72,18 @@ def ask_agent(evidence: Evidence, calibration: Calibration, config: AuditConfig,
     settings = config.audit.agent
     if settings is None:
         raise ConfigError("audit.investigator openai: which model? set audit.agent.chat.model and base_url")
-    auditor = Auditor(config, evidence, calibration, tools_of(settings.profile), settings.profile)
-    transcript = Transcript.open(Store(config.store), audit_id)
+
+    def auditor_of(profile: Profile) -> Auditor:
+        return Auditor(config, evidence, calibration, tools_of(profile), profile, lock=lock)
+
+    store, lock = Store(config.store), RLock()
+    if settings.num_audits > 1:
+        several = SuperAgent(settings, store, audit_id, auditor_of, ChatClient, statistical_risk)
+        return several.run()
     client = ChatClient(settings.chat)
     try:
-        return Investigation(auditor, settings, client, transcript).run()
+        transcript = Transcript.open(store, audit_id)
+        return Investigation(auditor_of(settings.profile), settings, client, transcript).run()
     finally:
         client.close()
 

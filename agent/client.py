@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -40,6 +40,14 @@ class Turn(NamedTuple):
     tokens_out: int
 
 
+class Asked(NamedTuple, Generic[Answer]):
+    """A model's answer to one question, and what it took."""
+
+    answer: Answer
+    tokens_in: int
+    tokens_out: int
+
+
 class ChatClient:
     """One model; a busy or failing server is asked again by the library, each time after a longer wait."""
 
@@ -72,7 +80,7 @@ class ChatClient:
         """What the server calls the model."""
         return self.config.model
 
-    def ask(self, system: str, question: str, answer: type[Answer]) -> Answer:
+    def ask(self, system: str, question: str, answer: type[Answer]) -> Asked[Answer]:
         """Return the model's answer to one question.
 
         Raises InvalidAnswerError where it is not of the form of `answer`, ServiceError where there is none.
@@ -85,10 +93,9 @@ class ChatClient:
             options["response_format"] = {"type": "json_schema", "json_schema": named}
         elif self.config.answers == "json_object":
             options["response_format"] = {"type": "json_object"}
-        if self.config.temperature is not None:
-            options["temperature"] = self.config.temperature
         messages = [{"role": "system", "content": told}, {"role": "user", "content": question}]
-        return _parsed(self._complete(messages, options).choices[0].message.content or "", answer)
+        reply = self._complete(messages, options)
+        return Asked(_parsed(reply.choices[0].message.content or "", answer), *_tokens(reply))
 
     def converse(
         self,
@@ -101,8 +108,6 @@ class ChatClient:
         Raises InvalidAnswerError where the server gives no choice, ServiceError where there is no answer.
         """
         options: dict[str, Any] = {"tools": list(tools), "tool_choice": tool_choice}
-        if self.config.temperature is not None:
-            options["temperature"] = self.config.temperature
         reply = self._complete(list(messages), options)
         message = reply.choices[0].message
         calls = tuple(
@@ -110,23 +115,26 @@ class ChatClient:
             for call in message.tool_calls or ()
             if call.type == "function"
         )
-        used = reply.usage
-        return Turn(
-            message.content or "",
-            calls,
-            used.prompt_tokens if used else 0,
-            used.completion_tokens if used else 0,
-        )
+        return Turn(message.content or "", calls, *_tokens(reply))
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    def _sampling(self) -> dict[str, Any]:
+        chosen = {
+            "temperature": self.config.temperature,
+            "seed": self.config.seed,
+            "max_completion_tokens": self.config.max_answer_tokens,
+        }
+        return {name: value for name, value in chosen.items() if value is not None}
 
     def _complete(self, messages: list[Any], options: dict[str, Any]) -> Any:
         """Return the server's reply, which has a choice."""
         import openai
 
         what = f"model {self.model!r} at {self._url or 'OpenAI'}"
+        options |= self._sampling()
         try:
             reply = self._client.chat.completions.create(model=self.model, messages=messages, **options)
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
@@ -148,6 +156,11 @@ class ChatClient:
         if not reply.choices:
             raise InvalidAnswerError(f"{what}: answers without a choice")
         return reply
+
+
+def _tokens(reply: Any) -> tuple[int, int]:
+    used = reply.usage
+    return (used.prompt_tokens, used.completion_tokens) if used else (0, 0)
 
 
 def _parsed(text: str, answer: type[Answer]) -> Answer:

@@ -66,6 +66,10 @@ class Evidence:
         """What each scalar adds to the score, the largest first; none without a discriminant."""
         return self._measured().contributions
 
+    def detector_of(self, figure: str) -> str | None:
+        """The detector that gives a figure; None for the diff's own and for the score."""
+        return self._measured().detectors.get(figure)
+
     def _measured(self) -> Figures:
         if self._figures is None:
             self._figures = read_figures(self._reader, self.discriminant)

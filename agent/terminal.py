@@ -83,6 +83,12 @@ def _assessment(verdict: Verdict) -> list[str]:
     said = found.conclusion
     risk = f"risk {said.risk:.1f} of 10, confidence {said.confidence:.2f}"
     head = f"{found.usage.model}: {risk}, {said.root_cause}"
+    if found.audits:
+        stand = sum(check.stands for check in found.checks)
+        head += (
+            f"; {len(found.audits)} investigations, {stand} of {len(found.checks)} claims stand, "
+            f"mean risk {found.mean_risk:.1f}"
+        )
     claims = [_wrapped(reveal(finding.claim, CLAIM_CHARACTERS), "  ") for finding in said.findings]
     return ["", head, _wrapped(reveal(said.summary, CLAIM_CHARACTERS), "  "), *claims]
 

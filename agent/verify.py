@@ -10,10 +10,9 @@ from ft_audit.agent.calibration import load_calibration
 from ft_audit.agent.evidence import Evidence
 from ft_audit.agent.query import describe, execute
 from ft_audit.agent.tools.auditor import Auditor
-from ft_audit.agent.tools.profiles import Profile
 from ft_audit.agent.tools.rooms import tools_of
 from ft_audit.agent.verdict import Verdict
-from ft_audit.engine.config import AuditConfig
+from ft_audit.engine.config import AuditConfig, Profile
 from ft_audit.engine.store import Store
 from ft_audit.errors import StoreError, UserError
 

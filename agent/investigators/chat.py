@@ -6,10 +6,11 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from ft_audit.agent.assessment import Assessment, Conclusion, Usage
+from ft_audit.agent.assessment import Assessment, Conclusion, Status, Usage
 from ft_audit.agent.client import ToolCall, Turn
+from ft_audit.agent.investigators.budget import Spent, price, spent_on
 from ft_audit.agent.investigators.transcript import Transcript
 from ft_audit.agent.tools.answer import MARKER_BYTES
 from ft_audit.agent.tools.auditor import Auditor
@@ -21,7 +22,7 @@ REPORT = "write_audit_report"
 MAX_SILENT = 3
 """Turns in a row without a call, after which the model is taken to have given up."""
 ERROR_CHARACTERS = 1_000
-MILLION = 1e6
+OVERVIEW = "Begin with health and figures_against_benign."
 FENCED = re.compile(r"```(?:json|tool)?\s*(\{.*?\})\s*```", re.DOTALL)
 
 SYSTEM = """\
@@ -58,27 +59,6 @@ class Model(Protocol):
     ) -> Turn: ...
 
 
-class Spent(NamedTuple):
-    """What an investigation has taken so far."""
-
-    requests: int
-    tokens_in: int
-    tokens_out: int
-    seconds: float
-    money: float | None
-
-    def share(self, config: AgentConfig) -> float:
-        """Return the largest used share of any budget."""
-        shares = [
-            self.requests / config.max_requests,
-            (self.tokens_in + self.tokens_out) / config.max_tokens,
-            self.seconds / config.max_seconds,
-        ]
-        if self.money is not None and config.max_money is not None:
-            shares.append(self.money / config.max_money)
-        return max(shares)
-
-
 @dataclass(slots=True)
 class Investigation:
     """One conversation about one audit, from its first message or from where its transcript ends."""
@@ -89,6 +69,8 @@ class Investigation:
     transcript: Transcript
     clock: Callable[[], float] = time.monotonic
     session_id: str = ""
+    hint: str = ""
+    """Where to begin, in the place of the overview."""
 
     def run(self) -> Assessment:
         """Go on until the model reports, gives up or has no budget left.
@@ -115,14 +97,7 @@ class Investigation:
 
     def spent(self) -> Spent:
         """Return what the transcript says was spent."""
-        tokens_in, tokens_out = (int(self.transcript.total(f"tokens_{side}")) for side in ("in", "out"))
-        return Spent(
-            self.transcript.count("assistant"),
-            tokens_in,
-            tokens_out,
-            self.transcript.total("seconds"),
-            _price(self.config, tokens_in, tokens_out),
-        )
+        return spent_on(self.transcript, self.config)
 
     def _begin(self) -> None:
         """Write the first messages, or take up what the transcript holds."""
@@ -130,7 +105,7 @@ class Investigation:
         if not self.transcript.entries:
             self.session_id = session.id
             self.transcript.add({"role": "system", "content": SYSTEM}, session=session.id)
-            self.transcript.add({"role": "user", "content": _opening(self.auditor, self.config, session.id)})
+            self.transcript.add({"role": "user", "content": self._opening(session.id)})
             return
         # The model knows the session by the id that it was told.
         self.session_id = str(self.transcript.entries[0]["session"])
@@ -148,6 +123,21 @@ class Investigation:
                 said = call["function"]
                 self._answer(ToolCall(call["id"], said["name"], said["arguments"]))
 
+    def _opening(self, session_id: str) -> str:
+        config, purpose = self.config, self.auditor.config.declared_purpose
+        money = "" if config.max_money is None else f", {config.max_money:g} in money"
+        marker = secrets.token_hex(MARKER_BYTES)
+        said = "The job declares no purpose."
+        if purpose is not None:
+            said = (
+                f"What its owner says that the job is for stands between «{marker}» and «/{marker}»: "
+                f"«{marker}»{reveal(purpose, ERROR_CHARACTERS)}«/{marker}»."
+            )
+        return (
+            f"Your session is {session_id}. {said} Your budget: {config.max_requests} turns, "
+            f"{config.max_tokens:,} tokens, {config.max_seconds:.0f} seconds{money}. {self.hint or OVERVIEW}"
+        )
+
     def _is_last(self) -> bool:
         """Whether another turn like the last one would be beyond a budget."""
         now = self.spent()
@@ -160,7 +150,7 @@ class Investigation:
             tokens_in,
             tokens_out,
             now.seconds + before["seconds"],
-            _price(self.config, tokens_in, tokens_out),
+            price(self.config, tokens_in, tokens_out),
         )
         return then.share(self.config) >= 1
 
@@ -199,9 +189,7 @@ class Investigation:
             message = {"role": "user", "content": f"Answer of {call.name}: {content}"}
         self.transcript.add(message, citation=citation)
 
-    def _assessed(
-        self, status: Literal["concluded", "out of budget", "gave up"], conclusion: Conclusion | None = None
-    ) -> Assessment:
+    def _assessed(self, status: Status, conclusion: Conclusion | None = None) -> Assessment:
         spent = self.spent()
         ids = dict.fromkeys(e for f in conclusion.findings for e in f.evidence) if conclusion else {}
         return Assessment(
@@ -219,29 +207,6 @@ class Investigation:
                 money=spent.money,
             ),
         )
-
-
-def _price(config: AgentConfig, tokens_in: int, tokens_out: int) -> float | None:
-    if config.price_in is None and config.price_out is None:
-        return None
-    return (tokens_in * (config.price_in or 0.0) + tokens_out * (config.price_out or 0.0)) / MILLION
-
-
-def _opening(auditor: Auditor, config: AgentConfig, session_id: str) -> str:
-    purpose = auditor.config.declared_purpose
-    money = "" if config.max_money is None else f", {config.max_money:g} in money"
-    marker = secrets.token_hex(MARKER_BYTES)
-    said = "The job declares no purpose."
-    if purpose is not None:
-        said = (
-            f"What its owner says that the job is for stands between «{marker}» and «/{marker}»: "
-            f"«{marker}»{reveal(purpose, ERROR_CHARACTERS)}«/{marker}»."
-        )
-    return (
-        f"Your session is {session_id}. {said} Your budget: {config.max_requests} turns, "
-        f"{config.max_tokens:,} tokens, {config.max_seconds:.0f} seconds{money}. "
-        "Begin with health and figures_against_benign."
-    )
 
 
 def _offered(one: Any) -> dict[str, Any]:

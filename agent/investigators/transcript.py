@@ -8,7 +8,7 @@ from ft_audit.agent.assessment import Citation
 from ft_audit.engine.store import Store
 from ft_audit.errors import StoreError
 
-FILE = "transcript.jsonl"
+NAME = "transcript"
 
 
 @dataclass(slots=True)
@@ -21,22 +21,23 @@ class Transcript:
 
     store: Store
     audit: str
+    name: str = NAME
     entries: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
-    def open(cls, store: Store, audit: str) -> "Transcript":
+    def open(cls, store: Store, audit: str, name: str = NAME) -> "Transcript":
         """Return what is there, without a last line that was cut off; nothing for a new investigation."""
         try:
-            content = store.read_audit_file(audit, FILE).decode("utf-8")
+            content = store.read_audit_file(audit, file_of(name)).decode("utf-8")
         except StoreError:
-            return cls(store, audit)
+            return cls(store, audit, name)
         entries = []
         for line in content.splitlines():
             try:
                 entries.append(json.loads(line))
             except ValueError:
                 break
-        return cls(store, audit, entries)
+        return cls(store, audit, name, entries)
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -60,4 +61,9 @@ class Transcript:
         """Write one more entry."""
         self.entries.append({"message": message, **beside})
         lines = "".join(json.dumps(entry, ensure_ascii=True) + "\n" for entry in self.entries)
-        self.store.put_audit_file(self.audit, FILE, lines.encode())
+        self.store.put_audit_file(self.audit, file_of(self.name), lines.encode())
+
+
+def file_of(name: str) -> str:
+    """Return the file of a transcript of that name, in the folder of its audit."""
+    return f"{name}.jsonl"

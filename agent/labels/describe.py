@@ -74,7 +74,7 @@ def _describe(job: LabelJob, client: ChatClient, sae: str, progress: bool) -> di
                 "promotes": [reveal(row.token, TOKEN_CHARACTERS) for row in effects if row.effect > 0],
             }
             try:
-                answer = client.ask(TASK, json.dumps(question, ensure_ascii=False), Description)
+                answer = client.ask(TASK, json.dumps(question, ensure_ascii=False), Description).answer
             except InvalidAnswerError:
                 counts["unanswered"] += 1
                 continue

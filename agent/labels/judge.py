@@ -49,7 +49,7 @@ def judge_texts(
         shown = texts[start : start + per_question]
         question = {"label": reveal(label, LABEL_CHARACTERS), "texts": list(shown)}
         try:
-            fits = client.ask(task, json.dumps(question, ensure_ascii=False), JudgeAnswer).fits
+            fits = client.ask(task, json.dumps(question, ensure_ascii=False), JudgeAnswer).answer.fits
         except InvalidAnswerError:
             fits = []
         answers += fits if len(fits) == len(shown) else [None] * len(shown)

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from ft_audit.agent.assessment import AgentFinding, Assessment
-from ft_audit.agent.investigators.transcript import Transcript
+from ft_audit.agent.assessment import AgentFinding, Assessment, ClaimCheck
+from ft_audit.agent.investigators.transcript import NAME, Transcript
 from ft_audit.agent.report.markup import Child, Markup, tag, untrusted
 from ft_audit.agent.report.numbers import fixed
 from ft_audit.agent.report.parts import folded, section
@@ -17,6 +17,12 @@ STATUS = {
     "concluded": "It reported.",
     "out of budget": "Its budget ended before it reported.",
     "gave up": "It would not use the tools.",
+}
+CONCLUDED = {
+    "investigator": "",
+    "aggregator": "The conclusion is a model's that read these and the checks.",
+    "rule": "The conclusion is the fixed rule's: the median risk, where an investigation none of whose claims "
+    "stands counts as 0.",
 }
 
 
@@ -31,7 +37,7 @@ def assessment(source: Source) -> Markup | None:
         f"the profile {found.profile!r}. Its words are quoted: they are its own, and so are its mistakes."
     )
     if conclusion is None:
-        return section("assessment", "Assessment", lead, _timeline(source), _usage(found))
+        return section("assessment", "Assessment", lead, _several(found), *_timelines(source), _usage(found))
     head: list[tuple[str, Child]] = [
         ("risk", f"{fixed(conclusion.risk, 1)} of 10, confidence {fixed(conclusion.confidence, 2)}"),
         ("root cause", conclusion.root_cause),
@@ -48,7 +54,8 @@ def assessment(source: Source) -> Markup | None:
         lead,
         listing,
         tag("div", tag("ol", *claims), class_="findings") if claims else None,
-        _timeline(source),
+        _several(found),
+        *_timelines(source),
         _usage(found),
     )
 
@@ -73,8 +80,56 @@ def _claim(finding: AgentFinding) -> Markup:
     )
 
 
-def _timeline(source: Source) -> Markup | None:
-    messages = Transcript.open(Store(source.verdict.store), source.verdict.audit_id).messages
+def _several(found: Assessment) -> Markup | None:
+    """What each of several investigations gave, and what was made of every claim."""
+    if not found.audits:
+        return None
+    head = tag("tr", *(tag("th", name) for name in ("", "tools", "end", "risk", "cause", "claims", "tokens")))
+    rows = [
+        tag(
+            "tr",
+            tag("td", f"{one.number}"),
+            tag("td", one.profile),
+            tag("td", one.status),
+            tag("td", "–" if one.risk is None else fixed(one.risk, 1)),
+            tag("td", one.root_cause or "–"),
+            tag("td", f"{one.num_findings}"),
+            tag("td", f"{one.usage.tokens_in + one.usage.tokens_out:,}"),
+        )
+        for one in found.audits
+    ]
+    mean = "" if found.mean_risk is None else f", {fixed(found.mean_risk, 1)} on average"
+    checks = [_check(check) for check in found.checks]
+    stand = sum(check.stands for check in found.checks)
+    return tag(
+        "div",
+        tag("h3", f"{len(found.audits)} investigations without sight of each other{mean}"),
+        tag("div", tag("table", tag("thead", head), tag("tbody", *rows)), class_="scroll"),
+        folded(f"{len(checks)} claims checked, {stand} stand", tag("ol", *checks)) if checks else None,
+        tag("p", CONCLUDED[found.concluded_by], class_="note"),
+    )
+
+
+def _check(check: ClaimCheck) -> Markup:
+    made = ", ".join(map(str, check.audits))
+    again = "asked again with the same answers" if check.reproduced else "the evidence is no longer the same"
+    return tag(
+        "li",
+        tag("p", untrusted(check.claim, SAID_CHARACTERS)),
+        tag("p", tag("b", check.ruling), f" (made by {made}; {again}): ", class_="note"),
+        tag("blockquote", untrusted(check.reason, SAID_CHARACTERS)),
+    )
+
+
+def _timelines(source: Source) -> list[Markup | None]:
+    found = source.verdict.assessment
+    assert found is not None, "a report without an assessment has no timeline"
+    names = [f"{NAME}-{one.number}" for one in found.audits] or [NAME]
+    return [_timeline(source, name) for name in names]
+
+
+def _timeline(source: Source, name: str) -> Markup | None:
+    messages = Transcript.open(Store(source.verdict.store), source.verdict.audit_id, name).messages
     answers = {m["tool_call_id"]: m["content"] for m in messages if m["role"] == "tool"}
     steps = []
     for message in messages:
@@ -84,7 +139,9 @@ def _timeline(source: Source) -> Markup | None:
         if said:
             steps.append(tag("li", tag("blockquote", untrusted(str(said), SAID_CHARACTERS))))
         steps += [_step(call, answers.get(call["id"], "")) for call in message.get("tool_calls", ())]
-    return folded(f"Timeline: {len(steps)} steps", tag("ol", *steps)) if steps else None
+    _, _, number = name.partition("-")
+    which = f" of investigation {number}" if number else ""
+    return folded(f"Timeline{which}: {len(steps)} steps", tag("ol", *steps)) if steps else None
 
 
 def _step(call: dict[str, Any], answer: str) -> Markup:

@@ -15,9 +15,8 @@ from ft_audit.agent.assessment import Citation, Conclusion
 from ft_audit.agent.calibration import Calibration
 from ft_audit.agent.evidence import Evidence
 from ft_audit.agent.tools.answer import fingerprint, rendered
-from ft_audit.agent.tools.profiles import Profile
 from ft_audit.agent.tools.registry import Tool, ToolError
-from ft_audit.engine.config import AuditConfig
+from ft_audit.engine.config import AuditConfig, Profile
 
 ID_LENGTH = 10
 MAX_ANSWER_CHARACTERS = 60_000
@@ -69,7 +68,8 @@ class Auditor:
     sessions: dict[str, AuditSession] = field(default_factory=dict)
     cited: dict[str, Citation] = field(default_factory=dict)
     """Every answer that was given, by its evidence id."""
-    _lock: threading.RLock = field(default_factory=threading.RLock)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    """Held for a call; auditors over one evidence share it."""
 
     @property
     def tools(self) -> list[Tool]:
@@ -83,7 +83,7 @@ class Auditor:
             ToolError: there is no such tool in this profile, or the call is wrong.
             UserError: the evidence has no such thing, or is damaged.
         """
-        with self._lock:
+        with self.lock:
             started = time.perf_counter()
             if name not in self.by_name:
                 raise ToolError(f"no tool {name!r} in profile {self.profile!r}: {', '.join(self.by_name)}")
@@ -129,7 +129,9 @@ class Auditor:
         return found
 
     def known(self, evidence_ids: list[str]) -> None:
-        """ToolError unless every id is of an answer that was given."""
-        unknown = [one for one in evidence_ids if one not in self.cited]
-        if unknown:
-            raise ToolError(f"no answer has the evidence id {unknown[0]!r}: cite what a tool gave back")
+        """ToolError unless every id is of an answer that was given, by a tool that reads evidence."""
+        for one in evidence_ids:
+            if one not in self.cited:
+                raise ToolError(f"no answer has the evidence id {one!r}: cite what a tool gave back")
+            if self.by_name[self.cited[one].tool].writes:
+                raise ToolError(f"{one!r} is of an investigator's own notes: cite evidence")

@@ -7,6 +7,7 @@ from pydantic import Field
 from ft_audit.agent.calibration import Standing, risk_of
 from ft_audit.agent.tools.answer import Answer, Page, finite, next_offset
 from ft_audit.agent.tools.auditor import Auditor
+from ft_audit.agent.tools.profiles import sees
 from ft_audit.agent.tools.registry import tool
 from ft_audit.agent.words import figure_words
 
@@ -35,12 +36,17 @@ class Figures(Page):
 def figures_against_benign(auditor: Auditor, offset: Offset = 0, limit: Limit = 20) -> Figures:
     """List every figure of the audit with its percentile among benign fine-tunes, the most unusual first.
 
-    A raw difference proves nothing: every fine-tune changes every figure.
+    A raw difference proves nothing: every fine-tune changes every figure. A profile with part of the tools
+    sees the figures that those could show, and no risk.
     """
     evidence, bank = auditor.evidence, auditor.calibration
-    found = [_figure(auditor, name, value) for name, value in evidence.figures.items()]
+    found = [
+        _figure(auditor, name, value)
+        for name, value in evidence.figures.items()
+        if sees(auditor.profile, evidence.detector_of(name))
+    ]
     found.sort(key=lambda f: (f.standing.p_value if f.standing else 2.0, f.name))
-    primary = evidence.primary
+    primary = evidence.primary if sees(auditor.profile, None) else None
     standing = bank.standing(primary, evidence.figures.get(primary)) if primary else None
     return Figures(
         total=len(found),

@@ -13,8 +13,9 @@ from ft_audit.agent.tools import (
     sessions,
     weights,
 )
-from ft_audit.agent.tools.profiles import PROFILES, Profile
+from ft_audit.agent.tools.profiles import PROFILES
 from ft_audit.agent.tools.registry import Tool, registered
+from ft_audit.engine.config import Profile
 
 ROOMS = (sessions, overview, data, decipher, behavior, logits, features, weights, report)
 """In the order in which an investigator would meet them."""

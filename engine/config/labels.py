@@ -46,6 +46,10 @@ class ChatModelConfig(Strict):
     """How often a busy server is asked again."""
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 0.0
     """null leaves it to the server, as models that reason may ask."""
+    seed: int | None = None
+    """Given to the server, for those that take one."""
+    max_answer_tokens: Count | None = None
+    """The most that one answer may have; the server's own limit by default."""
     answers: Literal["json_schema", "json_object", "text"] = "json_schema"
     """How the server is told to answer in JSON: by a schema it enforces, by a mode, or in words alone."""
 

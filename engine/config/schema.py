@@ -175,11 +175,22 @@ class ClusterConfig(Strict):
     workers: Count
 
 
+Profile = Literal["data_only", "behavior_only", "greybox", "whitebox", "full"]
+
+
 class AgentConfig(Strict):
-    """A language model that investigates with tools, and its budget."""
+    """A language model that investigates with tools, and its budget, which holds for each conversation."""
 
     chat: ChatModelConfig
-    profile: Literal["data_only", "behavior_only", "greybox", "whitebox", "full"] = "full"
+    profile: Profile = "full"
+    num_audits: Count = 1
+    """Investigations of one audit; of several, every claim is checked afresh and one conclusion drawn."""
+    profiles: tuple[Profile, ...] = ()
+    """Dealt to the investigations in turn; all have `profile` by default."""
+    parallel: Count = 1
+    """Investigations that run at once."""
+    verifier: ChatModelConfig | None = None
+    """Checks the claims of several investigations and concludes; `chat` does by default."""
     tool_choice: Literal["auto", "required"] = "auto"
     """`required` where the server makes the model call a tool every time."""
     max_requests: Count = 60

@@ -29,7 +29,7 @@ def ask(judge: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         told = {"model": "rules", "base_url": judge.url, "max_retries": 2, **changed}
         client = ChatClient(ChatModelConfig(**told))
         try:
-            return client.ask("Judge.", QUESTION, Answer)
+            return client.ask("Judge.", QUESTION, Answer).answer
         finally:
             client.close()
 

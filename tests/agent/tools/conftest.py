@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from ft_audit.agent.tools.auditor import Auditor
-from ft_audit.agent.tools.profiles import Profile
 from ft_audit.agent.tools.rooms import tools_of
+from ft_audit.engine.config import Profile
 
 MakeAuditor = Callable[..., Auditor]
 

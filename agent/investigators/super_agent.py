@@ -1,0 +1,145 @@
+"""Several investigations of one audit, an independent check of every claim, and one conclusion."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from statistics import mean
+from typing import Protocol
+
+from ft_audit.agent.assessment import Assessment, Citation, Conclusion, SubAudit, Usage
+from ft_audit.agent.investigators.aggregator import conclude
+from ft_audit.agent.investigators.chat import Investigation, Model
+from ft_audit.agent.investigators.transcript import NAME, Transcript
+from ft_audit.agent.investigators.verifier import TRANSCRIPT, Judge, Verifier, distinct_claims
+from ft_audit.agent.tools.auditor import Auditor
+from ft_audit.engine.config import AgentConfig, ChatModelConfig, Profile
+from ft_audit.engine.store import Store
+from ft_audit.errors import ConfigError
+
+HINTS = (
+    "",
+    "Begin with the training data: health, summarise_training_data and decipher_training_rows.",
+    "Begin with behaviour: health, elicited_behaviours and run_prompt_suite.",
+    "Begin with what changed inside: health, compare_top_features and weight_findings, where you have them.",
+    "Begin with health, then write down the most innocent explanation and look for what refutes it.",
+)
+"""Where each investigation in turn begins, so that they do not all look at the same things first."""
+
+
+class ChatModel(Model, Judge, Protocol):
+    """A chat client as investigating, verifying and concluding need it."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SuperAgent:
+    """Runs `num_audits` investigations and draws one conclusion; goes on where their transcripts end."""
+
+    settings: AgentConfig
+    store: Store
+    audit_id: str
+    auditor_of: Callable[[Profile], Auditor]
+    client_of: Callable[[ChatModelConfig], ChatModel]
+    statistical_risk: float | None
+
+    def run(self) -> Assessment:
+        """Return the conclusion, with every investigation and every check beside it.
+
+        Raises:
+            ConfigError: investigations that could not differ.
+            ServiceError: the model cannot be reached; what was said is kept, and goes on when asked again.
+        """
+        settings = self.settings
+        profiles = settings.profiles or (settings.profile,)
+        kinds = {(number % len(profiles), number % len(HINTS)) for number in range(settings.num_audits)}
+        if settings.chat.temperature == 0 and len(kinds) < settings.num_audits:
+            raise ConfigError(
+                f"audit.agent.num_audits {settings.num_audits}: at temperature 0 there are {len(kinds)} "
+                "different investigations; set audit.agent.chat.temperature above 0, or name more profiles"
+            )
+        with ThreadPoolExecutor(settings.parallel) as pool:
+            found = list(pool.map(self._investigate, range(1, settings.num_audits + 1)))
+        return self._concluded(found)
+
+    def _investigate(self, number: int) -> tuple[SubAudit, Assessment]:
+        settings = self.settings
+        profiles = settings.profiles or (settings.profile,)
+        seed = (settings.chat.seed or 0) + number
+        client = self.client_of(settings.chat.model_copy(update={"seed": seed}))
+        try:
+            found = Investigation(
+                self.auditor_of(profiles[(number - 1) % len(profiles)]),
+                settings,
+                client,
+                Transcript.open(self.store, self.audit_id, f"{NAME}-{number}"),
+                hint=HINTS[(number - 1) % len(HINTS)],
+            ).run()
+        finally:
+            client.close()
+        said = found.conclusion
+        return (
+            SubAudit(
+                number=number,
+                profile=found.profile,
+                status=found.status,
+                risk=said.risk if said else None,
+                root_cause=said.root_cause if said else None,
+                num_findings=len(said.findings) if said else 0,
+                usage=found.usage,
+            ),
+            found,
+        )
+
+    def _concluded(self, found: Sequence[tuple[SubAudit, Assessment]]) -> Assessment:
+        audits = [one for one, _ in found]
+        conclusions = {one.number: said.conclusion for one, said in found if said.conclusion is not None}
+        cited = {c.evidence_id: c for _, said in found for c in said.citations}
+        profiles = {one.number: one.profile for one in audits}
+        # What the claims cite may be of any of the profiles.
+        profile: Profile = "full" if len(set(profiles.values())) > 1 else self._one_profile()
+        client = self.client_of(self.settings.verifier or self.settings.chat)
+        try:
+            transcript = Transcript.open(self.store, self.audit_id, TRANSCRIPT)
+            verifier = Verifier(self.auditor_of(profile), self.settings, client, transcript)
+            claims = distinct_claims(conclusions)
+            checks = verifier.check(claims, cited)
+            drawn = None
+            if conclusions:
+                drawn = conclude(verifier, conclusions, profiles, claims, checks, self.statistical_risk)
+        finally:
+            client.close()
+        return Assessment(
+            status="concluded" if drawn else audits[0].status,
+            conclusion=drawn.conclusion if drawn else None,
+            citations=_cited(drawn.conclusion if drawn else None, cited),
+            profile=profile,
+            usage=self._usage(audits, verifier),
+            concluded_by=drawn.by if drawn else "rule",
+            audits=audits,
+            checks=checks,
+            mean_risk=mean(one.risk for one in conclusions.values()) if conclusions else None,
+        )
+
+    def _one_profile(self) -> Profile:
+        return self.settings.profiles[0] if self.settings.profiles else self.settings.profile
+
+    def _usage(self, audits: Sequence[SubAudit], verifier: Verifier) -> Usage:
+        """Return what everything took together; the seconds are those of the models, one after the other."""
+        checking = verifier.spent()
+        used = [one.usage for one in audits]
+        money = [one.money for one in used if one.money is not None]
+        return Usage(
+            model=self.settings.chat.model,
+            requests=sum(one.requests for one in used) + checking.requests,
+            tool_calls=sum(one.tool_calls for one in used),
+            tokens_in=sum(one.tokens_in for one in used) + checking.tokens_in,
+            tokens_out=sum(one.tokens_out for one in used) + checking.tokens_out,
+            seconds=round(sum(one.seconds for one in used) + checking.seconds, 3),
+            money=sum(money) + (checking.money or 0.0) if money else None,
+        )
+
+
+def _cited(conclusion: Conclusion | None, cited: dict[str, Citation]) -> list[Citation]:
+    ids = dict.fromkeys(e for f in conclusion.findings for e in f.evidence) if conclusion else {}
+    return [cited[one] for one in ids]
