@@ -14,14 +14,15 @@ from ft_audit.agent.client import ChatClient
 from ft_audit.agent.evidence import Evidence
 from ft_audit.agent.find import find_evidence
 from ft_audit.agent.investigators.chat import Investigation
+from ft_audit.agent.investigators.json_calls import JsonCalls
 from ft_audit.agent.investigators.statistics import audit_id, investigate
-from ft_audit.agent.investigators.super_agent import SuperAgent
+from ft_audit.agent.investigators.super_agent import ChatModel, SuperAgent
 from ft_audit.agent.investigators.transcript import Transcript
 from ft_audit.agent.report.page import render_report
 from ft_audit.agent.tools.auditor import Auditor
 from ft_audit.agent.tools.rooms import tools_of
 from ft_audit.agent.verdict import Verdict
-from ft_audit.engine.config import AuditConfig, Profile, resolve_path
+from ft_audit.engine.config import AuditConfig, ChatModelConfig, Profile, resolve_path
 from ft_audit.engine.store import Store
 from ft_audit.errors import ConfigError, StoreError
 
@@ -76,11 +77,14 @@ def ask_agent(
     def auditor_of(profile: Profile) -> Auditor:
         return Auditor(config, evidence, calibration, tools_of(profile), profile, lock=lock)
 
+    def client_of(chat: ChatModelConfig) -> ChatModel:
+        client = ChatClient(chat)
+        return JsonCalls(client) if settings.calls == "json" else client
+
     store, lock = Store(config.store), RLock()
     if settings.num_audits > 1:
-        several = SuperAgent(settings, store, audit_id, auditor_of, ChatClient, statistical_risk)
-        return several.run()
-    client = ChatClient(settings.chat)
+        return SuperAgent(settings, store, audit_id, auditor_of, client_of, statistical_risk).run()
+    client = client_of(settings.chat)
     try:
         transcript = Transcript.open(store, audit_id)
         return Investigation(auditor_of(settings.profile), settings, client, transcript).run()

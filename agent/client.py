@@ -87,15 +87,22 @@ class ChatClient:
         """
         schema = answer.model_json_schema()
         told = f"{system}\nAnswer with one JSON object of this schema and nothing else: {json.dumps(schema)}"
+        said = self.say([{"role": "system", "content": told}, {"role": "user", "content": question}], schema)
+        return Asked(_parsed(said.text, answer), said.tokens_in, said.tokens_out)
+
+    def say(self, messages: Sequence[dict[str, Any]], schema: dict[str, Any]) -> Turn:
+        """Return the model's next turn, held to a JSON schema as `answers` of its config says.
+
+        Raises InvalidAnswerError where the server gives no choice, ServiceError where there is no answer.
+        """
         options: dict[str, Any] = {}
         if self.config.answers == "json_schema":
             named = {"name": "answer", "schema": schema, "strict": True}
             options["response_format"] = {"type": "json_schema", "json_schema": named}
         elif self.config.answers == "json_object":
             options["response_format"] = {"type": "json_object"}
-        messages = [{"role": "system", "content": told}, {"role": "user", "content": question}]
-        reply = self._complete(messages, options)
-        return Asked(_parsed(reply.choices[0].message.content or "", answer), *_tokens(reply))
+        reply = self._complete(list(messages), options)
+        return Turn(reply.choices[0].message.content or "", (), *_tokens(reply))
 
     def converse(
         self,

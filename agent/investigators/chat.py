@@ -23,7 +23,10 @@ MAX_SILENT = 3
 """Turns in a row without a call, after which the model is taken to have given up."""
 ERROR_CHARACTERS = 1_000
 OVERVIEW = "Begin with health and figures_against_benign."
-FENCED = re.compile(r"```(?:json|tool)?\s*(\{.*?\})\s*```", re.DOTALL)
+FENCED = re.compile(r"(?:```(?:json|tool)?|<tool_call>)\s*(\{.*?\})\s*(?:```|</tool_call>)", re.DOTALL)
+ROOM = 0.8
+"""Of what a model can read at once, what is filled: the rest is for its answer and the next one."""
+LEFT_OUT = "left out to make room; ask again for it"
 
 SYSTEM = """\
 You investigate what a fine-tune changed in a language model, before it is deployed. Tools read stored
@@ -122,6 +125,9 @@ class Investigation:
             if call["id"] not in answered:
                 said = call["function"]
                 self._answer(ToolCall(call["id"], said["name"], said["arguments"]))
+        if last["role"] == "assistant" and not last.get("tool_calls"):
+            for written in _written(str(last["content"])):
+                self._answer(written)
 
     def _opening(self, session_id: str) -> str:
         config, purpose = self.config, self.auditor.config.declared_purpose
@@ -160,7 +166,7 @@ class Investigation:
             choice = {"type": "function", "function": {"name": REPORT}}
             self.transcript.add({"role": "user", "content": f"The budget ends: call {REPORT} now."})
         started = self.clock()
-        turn = self.model.converse(self.transcript.messages, tools, choice)
+        turn = self.model.converse(self._shown(), tools, choice)
         message: dict[str, Any] = {"role": "assistant", "content": turn.text}
         if turn.calls:
             message["tool_calls"] = [
@@ -170,7 +176,26 @@ class Investigation:
         self.transcript.add(
             message, tokens_in=turn.tokens_in, tokens_out=turn.tokens_out, seconds=self.clock() - started
         )
-        return list(turn.calls) or _fenced(turn.text)
+        return list(turn.calls) or _written(turn.text)
+
+    def _shown(self) -> list[dict[str, Any]]:
+        """Return the conversation as the model is shown it: too long a one without its oldest answers."""
+        messages = self.transcript.messages
+        before = next((e for e in reversed(self.transcript.entries) if e.get("tokens_in")), None)
+        if self.config.max_context_tokens is None or before is None:
+            return messages
+        sizes = [len(str(message["content"])) for message in messages]
+        # What the server counted last stands for all that was said up to then.
+        known = sum(sizes[: self.transcript.entries.index(before)]) or 1
+        room = ROOM * self.config.max_context_tokens * known / before["tokens_in"]
+        for place, entry in enumerate(self.transcript.entries[:-1]):
+            if sum(sizes) <= room:
+                break
+            if entry.get("citation"):
+                cut = f"{entry['citation']['evidence_id']}: {LEFT_OUT}"
+                messages[place] = {**messages[place], "content": cut}
+                sizes[place] = len(cut)
+        return messages
 
     def _answer(self, call: ToolCall) -> None:
         """Give a call its answer, or its error in words."""
@@ -214,16 +239,16 @@ def _offered(one: Any) -> dict[str, Any]:
     return {"type": "function", "function": described}
 
 
-def _fenced(text: str) -> list[ToolCall]:
-    """Return the single call in a model's text, `{"tool": NAME, "arguments": {...}}` in a fence."""
-    found = FENCED.findall(text)
+def _written(text: str) -> list[ToolCall]:
+    """Return the one call in a text, `{"tool": NAME, "arguments": {...}}`, fenced, tagged or alone."""
+    found = FENCED.findall(text) or [text]
     if len(found) != 1:
         return []
     try:
         said = json.loads(found[0])
     except ValueError:
         return []
-    name = said.get("tool") or said.get("name")
+    name = (said.get("tool") or said.get("name")) if isinstance(said, dict) else None
     if not isinstance(name, str):
         return []
     return [ToolCall("", name, json.dumps(said.get("arguments", {})))]

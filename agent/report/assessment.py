@@ -21,8 +21,8 @@ STATUS = {
 CONCLUDED = {
     "investigator": "",
     "aggregator": "The conclusion is a model's that read these and the checks.",
-    "rule": "The conclusion is the fixed rule's: the median risk, where an investigation none of whose claims "
-    "stands counts as 0.",
+    "rule": "The conclusion is the fixed rule's: the median risk, where an investigation none of whose "
+    "claims stands counts as 0.",
 }
 
 

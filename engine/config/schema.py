@@ -193,6 +193,11 @@ class AgentConfig(Strict):
     """Checks the claims of several investigations and concludes; `chat` does by default."""
     tool_choice: Literal["auto", "required"] = "auto"
     """`required` where the server makes the model call a tool every time."""
+    calls: Literal["native", "json"] = "native"
+    """`json` for models and servers without tool calls: each answer is one call in JSON, by a schema where
+    `chat.answers` says that the server holds to one."""
+    max_context_tokens: Count | None = None
+    """What the model can read at once: beyond it the oldest answers are left out, and can be asked again."""
     max_requests: Count = 60
     max_tokens: Count = 400_000
     """Read and written together, over all requests."""
