@@ -27,6 +27,9 @@ FENCED = re.compile(r"(?:```(?:json|tool)?|<tool_call>)\s*(\{.*?\})\s*(?:```|</t
 ROOM = 0.8
 """Of what a model can read at once, what is filled: the rest is for its answer and the next one."""
 LEFT_OUT = "left out to make room; ask again for it"
+AGAIN = "you asked this before, and the answer is the same: ask something else, or call write_audit_report"
+REPORT_TURNS = 2
+"""At the end of a budget: the second is for a report that was refused."""
 
 SYSTEM = """\
 You investigate what a fine-tune changed in a language model, before it is deployed. Tools read stored
@@ -145,17 +148,18 @@ class Investigation:
         )
 
     def _is_last(self) -> bool:
-        """Whether another turn like the last one would be beyond a budget."""
+        """Whether what is left of the budget is for the report, by what the last turn took."""
         now = self.spent()
         before = next((e for e in reversed(self.transcript.entries) if "tokens_in" in e), None)
         if before is None:
-            return now.requests == self.config.max_requests - 1
-        tokens_in, tokens_out = now.tokens_in + before["tokens_in"], now.tokens_out + before["tokens_out"]
+            return now.requests >= self.config.max_requests - 1
+        tokens_in = now.tokens_in + REPORT_TURNS * before["tokens_in"]
+        tokens_out = now.tokens_out + REPORT_TURNS * before["tokens_out"]
         then = Spent(
-            now.requests + 1,
+            now.requests + REPORT_TURNS,
             tokens_in,
             tokens_out,
-            now.seconds + before["seconds"],
+            now.seconds + REPORT_TURNS * before["seconds"],
             price(self.config, tokens_in, tokens_out),
         )
         return then.share(self.config) >= 1
@@ -205,7 +209,9 @@ class Investigation:
             if not isinstance(arguments, dict):
                 raise UserError(f"{call.name}: arguments are one JSON object")
             reply = self.auditor.call(call.name, arguments)
-            content, citation = json.dumps(reply.content, ensure_ascii=False), reply.citation.model_dump()
+            citation = reply.citation.model_dump()
+            said = {"evidence_id": reply.citation.evidence_id, "note": AGAIN}
+            content = json.dumps(said if self._stands(citation) else reply.content, ensure_ascii=False)
         except ValueError as error:  # wrong JSON, or an error that ft-audit has words for
             content = f"error: {reveal(str(error), ERROR_CHARACTERS)}"
         message = {"role": "tool", "tool_call_id": call.id, "content": content}
@@ -213,6 +219,13 @@ class Investigation:
             # A model that writes its calls as text is answered in text.
             message = {"role": "user", "content": f"Answer of {call.name}: {content}"}
         self.transcript.add(message, citation=citation)
+
+    def _stands(self, citation: dict[str, Any]) -> bool:
+        """Whether the model can still read this very answer, given to it before."""
+        return any(
+            entry.get("citation") == citation and LEFT_OUT not in shown["content"]
+            for entry, shown in zip(self.transcript.entries, self._shown(), strict=True)
+        )
 
     def _assessed(self, status: Status, conclusion: Conclusion | None = None) -> Assessment:
         spent = self.spent()

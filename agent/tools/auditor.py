@@ -21,6 +21,8 @@ from ft_audit.engine.config import AuditConfig, Profile
 ID_LENGTH = 10
 MAX_ANSWER_CHARACTERS = 60_000
 MAX_SESSIONS = 256
+SHOWN_IDS = 8
+"""Evidence ids that an error names, the latest."""
 
 
 class Reply(NamedTuple):
@@ -132,6 +134,10 @@ class Auditor:
         """ToolError unless every id is of an answer that was given, by a tool that reads evidence."""
         for one in evidence_ids:
             if one not in self.cited:
-                raise ToolError(f"no answer has the evidence id {one!r}: cite what a tool gave back")
+                known = [key for key, cited in self.cited.items() if not self.by_name[cited.tool].writes]
+                listed = ", ".join(known[-SHOWN_IDS:]) or "none yet"
+                raise ToolError(
+                    f"no answer has the evidence id {one!r}: cite what a tool gave back ({listed})"
+                )
             if self.by_name[self.cited[one].tool].writes:
                 raise ToolError(f"{one!r} is of an investigator's own notes: cite evidence")

@@ -64,7 +64,9 @@ def test_evidence_that_nobody_gave_is_refused_until_it_is_right(investigation: A
     run = investigation(in_turn(made_up, ("elicited_behaviours", {}), report(9.0)))
     found = run.run()
     errors = [m["content"] for m in run.transcript.messages if str(m["content"]).startswith("error")]
-    assert errors == ["error: no answer has the evidence id 'health-0000000000': cite what a tool gave back"]
+    assert errors == [
+        "error: no answer has the evidence id 'health-0000000000': cite what a tool gave back (none yet)"
+    ]
     assert found.status == "concluded" and found.citations[0].tool == "elicited_behaviours"
 
 
@@ -113,6 +115,55 @@ def test_a_call_in_a_fence_is_understood(investigation: Any) -> None:
     assert run.run().conclusion.risk == 1.0
     assert run.transcript.messages[3]["role"] == "user"
     assert run.transcript.messages[3]["content"].startswith('Answer of health: {"evidence_id"')
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"name": "health", "arguments": {}}', '<tool_call>\n{"name": "health"}\n</tool_call>'],
+    ids=["alone", "tagged"],
+)
+def test_calls_as_small_models_write_them(investigation: Any, text: str) -> None:
+    def last(messages: Messages) -> Said:
+        return json.dumps(
+            {
+                "tool": REPORT,
+                "arguments": {"session_id": session_of(messages), "conclusion": concluding(1.0)},
+            }
+        )
+
+    run = investigation(in_turn(text, last))
+    assert run.run().conclusion.risk == 1.0
+    assert run.transcript.messages[3]["content"].startswith('Answer of health: {"evidence_id"')
+
+
+def test_what_was_asked_before_is_not_told_again(investigation: Any) -> None:
+    policy = in_turn(("health", {}), ("health", {}), ("residual_movement", {}), report(0.0, cite=False))
+    run = investigation(policy)
+    run.run()
+    answers = [json.loads(m["content"]) for m in run.transcript.messages if m["role"] == "tool"]
+    assert set(answers[1]) == {"evidence_id", "note"} and "asked this before" in answers[1]["note"]
+    assert answers[1]["evidence_id"] == answers[0]["evidence_id"] and "suites" in answers[0]
+
+
+def test_the_oldest_answers_make_room_and_can_be_asked_again(investigation: Any) -> None:
+    shown: list[list[str]] = []
+
+    def policy(messages: Messages, choice: Any) -> Any:
+        shown.append([str(m["content"]) for m in messages])
+        asking = ["health", "figures_against_benign", "elicited_behaviours", "health"]
+        if len(shown) <= len(asking):
+            return asking[len(shown) - 1], {}
+        return report(0.0, cite=False)(messages)
+
+    # Turns count 100 tokens each, so that all that was said is more than a model of 60 can read.
+    run = investigation(policy, max_context_tokens=60)
+    assert run.run().status == "concluded"
+    last = shown[-1]
+    assert any("left out to make room" in text for text in last[:-1])
+    assert last[0] == run.transcript.messages[0]["content"], "what the model was told stays"
+    assert '"suites"' in last[-1], "what was left out and is asked again is told again"
+    # The transcript keeps everything.
+    assert not any("left out" in str(m["content"]) for m in run.transcript.messages)
 
 
 @pytest.mark.parametrize(
