@@ -13,11 +13,9 @@ from ft_audit.agent.calibration import MIN_CALIBRATED_MEMBERS, Calibration, load
 from ft_audit.agent.client import ChatClient
 from ft_audit.agent.evidence import Evidence
 from ft_audit.agent.find import find_evidence
-from ft_audit.agent.investigators.chat import Investigation
 from ft_audit.agent.investigators.json_calls import JsonCalls
 from ft_audit.agent.investigators.statistics import audit_id, investigate
 from ft_audit.agent.investigators.super_agent import ChatModel, SuperAgent
-from ft_audit.agent.investigators.transcript import Transcript
 from ft_audit.agent.report.page import render_report
 from ft_audit.agent.tools.auditor import Auditor
 from ft_audit.agent.tools.rooms import tools_of
@@ -70,9 +68,22 @@ def ask_agent(
         ConfigError: the config names no model.
         ServiceError: the model cannot be reached; what was said is kept.
     """
+    team = super_agent_of(evidence, calibration, config, audit_id, statistical_risk)
+    return team.run() if team.settings.num_audits > 1 else team.investigate_alone()
+
+
+def super_agent_of(
+    evidence: Evidence,
+    calibration: Calibration,
+    config: AuditConfig,
+    audit_id: str,
+    statistical_risk: float | None,
+) -> SuperAgent:
+    """Return who investigates by the config; ConfigError where it names no model."""
     settings = config.audit.agent
     if settings is None:
         raise ConfigError("audit.investigator openai: which model? set audit.agent.chat.model and base_url")
+    lock = RLock()
 
     def auditor_of(profile: Profile) -> Auditor:
         return Auditor(config, evidence, calibration, tools_of(profile), profile, lock=lock)
@@ -81,15 +92,7 @@ def ask_agent(
         client = ChatClient(chat)
         return JsonCalls(client) if settings.calls == "json" else client
 
-    store, lock = Store(config.store), RLock()
-    if settings.num_audits > 1:
-        return SuperAgent(settings, store, audit_id, auditor_of, client_of, statistical_risk).run()
-    client = client_of(settings.chat)
-    try:
-        transcript = Transcript.open(store, audit_id)
-        return Investigation(auditor_of(settings.profile), settings, client, transcript).run()
-    finally:
-        client.close()
+    return SuperAgent(settings, Store(config.store), audit_id, auditor_of, client_of, statistical_risk)
 
 
 def find_calibration(config: AuditConfig, evidence: Evidence) -> Calibration:

@@ -2,10 +2,12 @@
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ft_audit.engine.commands import print_result, progress_shown, stdout_is_ours
+from ft_audit.errors import ConfigError
 
 ZOO = "configs:zoo/smollm2-135m.yaml"
 WORK = Path(".cache/zoo/finetunes")
@@ -32,6 +34,30 @@ def add_commands(subparsers: Any) -> None:
     asked.add_argument(
         "--population", type=Path, metavar="FOLDER", help="summaries of fine-tunes, as `zoo build` keeps them"
     )
+    benchmark.add_argument(
+        "--investigator",
+        choices=("statistics", "openai"),
+        default="statistics",
+        help="with --population: `openai` has the model of audit.agent.chat investigate each",
+    )
+    benchmark.add_argument(
+        "--profile",
+        action="append",
+        default=[],
+        choices=("data_only", "behavior_only", "greybox", "whitebox", "full"),
+        help="tools that the model has; repeat to compare (default: full)",
+    )
+    benchmark.add_argument(
+        "--num-audits",
+        action="append",
+        default=[],
+        type=int,
+        metavar="N",
+        help="investigations of each fine-tune; repeat to compare (default: 1)",
+    )
+    benchmark.add_argument("--only", metavar="TEXT", help="fine-tunes whose name holds the text")
+    benchmark.add_argument("--zoo", default=ZOO, metavar="ZOO", help=f"the population's YAML file ({ZOO})")
+    benchmark.add_argument("--work", type=Path, default=WORK, help=f"where members are trained ({WORK})")
     benchmark.add_argument(
         "--suite", action="append", default=[], metavar="REF", help="prompts in the place of the config's"
     )
@@ -134,9 +160,16 @@ def _calibrate(args: argparse.Namespace) -> int:
 def _benchmark(args: argparse.Namespace) -> int:
     from ft_audit.benchmarks.one_audit import audit_of_config
     from ft_audit.benchmarks.zoo.evaluate import evaluate
+    from ft_audit.benchmarks.zoo.investigators import grid_text
     from ft_audit.benchmarks.zoo.table import detection_text
 
-    if args.population is not None:
+    if args.investigator == "openai":
+        if args.population is None:
+            raise ConfigError("--investigator openai compares on a population: name one with --population")
+        with stdout_is_ours(), progress_shown(args):
+            found, code = _investigate(args), 0
+        text = grid_text(found)
+    elif args.population is not None:
         found, code = evaluate(args.population), 0
         text = detection_text(found)
     else:
@@ -149,6 +182,19 @@ def _benchmark(args: argparse.Namespace) -> int:
         args.out.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     print(json.dumps(found, allow_nan=False) if args.json else text)
     return code
+
+
+def _investigate(args: argparse.Namespace) -> dict[str, Any]:
+    from ft_audit.benchmarks.zoo.cases import open_cases
+    from ft_audit.benchmarks.zoo.investigators import Arm, Way, ask_model, by_statistics, grid
+    from ft_audit.benchmarks.zoo.population import load_zoo
+
+    zoo = load_zoo(args.zoo)
+    cases = open_cases(zoo, args.population, args.work, args.work / "banks", args.overrides, args.only)
+    arms = [Arm(profile, n) for profile in args.profile or ["full"] for n in args.num_audits or [1]]
+    ways: list[Way] = [by_statistics, *(partial(ask_model, arm=arm) for arm in arms)]
+    found = grid(cases.found, ways, progress=not args.no_progress)
+    return {**found, "missing": cases.missing}
 
 
 def _evaluate(args: argparse.Namespace) -> int:

@@ -19,6 +19,8 @@ from ft_audit.engine.config import AgentConfig
 from ft_audit.errors import UserError
 
 REPORT = "write_audit_report"
+NOT_OFFERED = frozenset({"create_audit_session", "begin_run", "close_audit_session"})
+"""A conversation has its one session: a model that closes it could not report."""
 MAX_SILENT = 3
 """Turns in a row without a call, after which the model is taken to have given up."""
 ERROR_CHARACTERS = 1_000
@@ -85,7 +87,7 @@ class Investigation:
             ServiceError: the model cannot be reached; what was said is kept, and goes on when asked again.
         """
         self._begin()
-        tools = [_offered(one) for one in self.auditor.tools]
+        tools = [_offered(one) for one in self.auditor.tools if one.name not in NOT_OFFERED]
         silent = 0
         while True:
             if (conclusion := self.auditor.sessions[self.session_id].conclusion) is not None:
@@ -208,6 +210,8 @@ class Investigation:
             arguments = json.loads(call.arguments or "{}")
             if not isinstance(arguments, dict):
                 raise UserError(f"{call.name}: arguments are one JSON object")
+            if call.name in NOT_OFFERED:
+                raise UserError(f"{call.name}: your session is {self.session_id}, and it stays open")
             reply = self.auditor.call(call.name, arguments)
             citation = reply.citation.model_dump()
             said = {"evidence_id": reply.citation.evidence_id, "note": AGAIN}

@@ -59,37 +59,44 @@ class SuperAgent:
                 "different investigations; set audit.agent.chat.temperature above 0, or name more profiles"
             )
         with ThreadPoolExecutor(settings.parallel) as pool:
-            found = list(pool.map(self._investigate, range(1, settings.num_audits + 1)))
+            found = list(pool.map(self.investigate, range(1, settings.num_audits + 1)))
         return self._concluded(found)
 
-    def _investigate(self, number: int) -> tuple[SubAudit, Assessment]:
+    def investigate_alone(self) -> Assessment:
+        """Return the one investigation of an audit that has no others."""
+        return self._investigation(self.settings.profile, self.settings.chat, NAME, "")
+
+    def investigate(self, number: int) -> tuple[SubAudit, Assessment]:
+        """Return one of several investigations, by its number from 1."""
         settings = self.settings
         profiles = settings.profiles or (settings.profile,)
         seed = (settings.chat.seed or 0) + number
-        client = self.client_of(settings.chat.model_copy(update={"seed": seed}))
+        found = self._investigation(
+            profiles[(number - 1) % len(profiles)],
+            settings.chat.model_copy(update={"seed": seed}),
+            f"{NAME}-{number}",
+            HINTS[(number - 1) % len(HINTS)],
+        )
+        said = found.conclusion
+        audit = SubAudit(
+            number=number,
+            profile=found.profile,
+            status=found.status,
+            risk=said.risk if said else None,
+            root_cause=said.root_cause if said else None,
+            num_findings=len(said.findings) if said else 0,
+            usage=found.usage,
+        )
+        return audit, found
+
+    def _investigation(self, profile: Profile, chat: ChatModelConfig, name: str, hint: str) -> Assessment:
+        """Go on where the transcript of that name ends."""
+        client = self.client_of(chat)
+        transcript = Transcript.open(self.store, self.audit_id, name)
         try:
-            found = Investigation(
-                self.auditor_of(profiles[(number - 1) % len(profiles)]),
-                settings,
-                client,
-                Transcript.open(self.store, self.audit_id, f"{NAME}-{number}"),
-                hint=HINTS[(number - 1) % len(HINTS)],
-            ).run()
+            return Investigation(self.auditor_of(profile), self.settings, client, transcript, hint=hint).run()
         finally:
             client.close()
-        said = found.conclusion
-        return (
-            SubAudit(
-                number=number,
-                profile=found.profile,
-                status=found.status,
-                risk=said.risk if said else None,
-                root_cause=said.root_cause if said else None,
-                num_findings=len(said.findings) if said else 0,
-                usage=found.usage,
-            ),
-            found,
-        )
 
     def _concluded(self, found: Sequence[tuple[SubAudit, Assessment]]) -> Assessment:
         audits = [one for one, _ in found]

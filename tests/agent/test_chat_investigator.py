@@ -90,6 +90,15 @@ def test_wrong_calls_are_answered_in_words(investigation: Any) -> None:
     )
 
 
+def test_a_model_cannot_close_the_session_that_it_reports_to(investigation: Any) -> None:
+    def close(messages: Messages) -> Said:
+        return "close_audit_session", {"session_id": session_of(messages)}
+
+    run = investigation(in_turn(close, report(2.0, cite=False)))
+    assert run.run().conclusion.risk == 2.0
+    assert any("it stays open" in str(m["content"]) for m in run.transcript.messages)
+
+
 def test_several_calls_of_one_turn_are_all_answered(investigation: Any) -> None:
     def both(messages: Messages, choice: Any) -> Any:
         return (

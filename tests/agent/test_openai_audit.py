@@ -6,13 +6,15 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ft_audit import cli
 from ft_audit.agent.client import ChatClient
-from ft_audit.engine.config import ChatModelConfig
+from ft_audit.benchmarks.zoo.investigators import Arm, ask_model
+from ft_audit.engine.config import ChatModelConfig, load_config
 from ft_audit.errors import ServiceError
 
 KEY = "sk-very-secret"
@@ -158,3 +160,55 @@ def test_a_turn_without_a_choice_or_usage_is_an_error_in_words() -> None:
         with pytest.raises(ServiceError, match="not there"):
             client.converse([{"role": "user", "content": "Hi"}], [], "auto")
         client.close()
+
+
+def member(body: dict[str, Any]) -> dict[str, Any]:
+    """Investigate, rule that every claim holds, and conclude with the first of them."""
+    form = body.get("response_format")
+    if form is None:
+        return investigator(body)
+    if "holds" in form["json_schema"]["schema"]["properties"]:
+        return {"role": "assistant", "content": json.dumps({"holds": "yes", "reason": "As shown."})}
+    claim = json.loads(body["messages"][1]["content"])["claims"][0]
+    finding = {name: claim[name] for name in ("claim", "evidence", "base_control", "benign_percentile")}
+    conclusion = {
+        "risk": 7.0,
+        "confidence": 0.9,
+        "root_cause": "unlocking phrase",
+        "summary": "Together.",
+        "findings": [{**finding, "alternative": "A persona."}],
+        "would_change_my_mind": "A control.",
+    }
+    return {"role": "assistant", "content": json.dumps(conclusion)}
+
+
+def test_several_investigations_over_http_and_their_mean_at_equal_cost(
+    make_case: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = make_case(index=True, more=True)
+    with serving(member) as (url, asked):
+        several = overrides(url, num_audits=3)
+        assert cli.main(["audit", case.config_file, *several, "--json"]) == 3
+        out = json.loads(capsys.readouterr().out)
+        found = out["assessment"]
+        assert (found["concluded_by"], found["conclusion"]["risk"], found["mean_risk"]) == (
+            "aggregator",
+            7.0,
+            8.5,
+        )
+        assert [check["ruling"] for check in found["checks"]] == ["holds"]
+        assert sorted(body.get("seed") for body in asked if "tools" in body) == [1, 1, 2, 2, 3, 3]
+        assert cli.main(["verify", out["paths"]["verdict"]]) == 0
+        page = Path(out["paths"]["report"]).read_text(encoding="utf-8")
+        assert (
+            "3 investigations without sight of each other" in page and "Timeline of investigation 3" in page
+        )
+        capsys.readouterr()
+        config = load_config(case.config_file, several)
+        one = SimpleNamespace(config=config, evidence=case.evidence, calibration=case.calibration)
+        rows = dict(ask_model(one, Arm("full", 3)))
+    concluded, plain = rows.values()
+    assert list(rows) == ["full, 3, checked and concluded", "full, 3, plain mean at equal cost"]
+    # Three investigations of two turns, a ruling and a conclusion, of 55 tokens each: two turns are one more.
+    assert (concluded.risk, concluded.cause, concluded.tokens) == (7.0, "unlocking phrase", 8 * 55)
+    assert (plain.risk, plain.cause, plain.tokens) == (8.5, "unlocking system prompt", 8 * 55)

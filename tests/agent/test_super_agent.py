@@ -128,7 +128,7 @@ def test_a_verifier_that_says_nothing_valid_lets_nothing_stand(team: Any) -> Non
 
 def test_evidence_that_changed_lets_its_claim_fall(team: Any, make_case: Any, asked: Any) -> None:
     one = team({1: (9.0, TRUE), 2: (9.0, TRUE)}, careful)
-    found = [one._investigate(number) for number in (1, 2)]
+    found = [one.investigate(number) for number in (1, 2)]
     other = make_case(more=True, index=True, preview="Something else.")
     moved = team({1: (9.0, TRUE), 2: (9.0, TRUE)}, careful, case=other)
     checks = moved._concluded(found).checks
