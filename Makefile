@@ -26,7 +26,7 @@ VLLM_PIP := $(VLLM_VENV)/bin/python -m pip --disable-pip-version-check
 # Large temporary tensors fault their pages on every step unless the allocator keeps them; Linux only, harmless elsewhere.
 KEEP_PAGES := MALLOC_MMAP_THRESHOLD_=4294967295 MALLOC_TRIM_THRESHOLD_=4294967295 MALLOC_TOP_PAD_=268435456
 
-.PHONY: help install test test-vllm demo demo-train zoo detection bench lint format clean distclean
+.PHONY: help install test test-vllm demo demo-agent demo-train zoo detection bench lint format clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -64,6 +64,11 @@ $(VLLM_STAMP): pyproject.toml constraints-vllm.txt
 
 demo: install  ## precompute, label and audit the shipped needle and benign candidates, and show them side by side
 	$(BIN)/python -m ft_audit.benchmarks.demo
+
+demo-agent: demo  ## audit the demo by a language model on this machine: make demo-agent GGUF=FILE
+	@test -n "$(GGUF)" || { echo "which model? make demo-agent GGUF=FILE, a GGUF file of a model that can chat"; exit 1; }
+	$(PIP) install -q xllamacpp==2026.10.11549
+	$(BIN)/python -m ft_audit.benchmarks.demo_agent "$(GGUF)"
 
 demo-train: install  ## rebuild what the demo ships: dictionary, guarded base, candidates, bank
 	@# The text that the dictionary is trained on; nothing else reads it.

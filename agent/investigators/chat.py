@@ -242,7 +242,7 @@ class Investigation:
             usage=Usage(
                 model=self.model.model,
                 requests=spent.requests,
-                tool_calls=self.transcript.count("tool"),
+                tool_calls=sum("citation" in entry for entry in self.transcript.entries),
                 tokens_in=spent.tokens_in,
                 tokens_out=spent.tokens_out,
                 seconds=round(spent.seconds, 3),
