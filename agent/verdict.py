@@ -12,7 +12,7 @@ from ft_audit.agent.query import Query
 
 SCHEMA_VERSION = 1
 
-FindingKind = Literal["figure", "condition", "rows", "features", "tokenizer"]
+FindingKind = Literal["figure", "condition", "rows", "features", "tokenizer", "addressed"]
 Level = Literal["beyond_benign", "measured_change", "unranked"]
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 
+from ft_audit.agent.addressed import addressed_rows
 from ft_audit.agent.calibration import Calibration, Standing
 from ft_audit.agent.evidence import MAX_Q, MIN_NOISE_PERCENTILE, Evidence
 from ft_audit.agent.query import Query, Where, ask, equals
@@ -15,6 +16,7 @@ from ft_audit.agent.words import figure_words, measure_words
 # Rows of a flagged template count as driving the change when half of them are among this many highest.
 HIGHEST_ROWS = 20
 CITED_FEATURES = 5
+CITED_ROWS = 5
 LEADING_PARTS = 4
 QUOTE_CHARACTERS = 400
 _ORDER: dict[Level, int] = {"beyond_benign": 0, "unranked": 1, "measured_change": 2}
@@ -28,6 +30,7 @@ def collect_findings(evidence: Evidence, calibration: Calibration, top: int) -> 
         *(_condition(evidence, calibration, condition, standing) for condition, standing in flagged),
         *_rows(evidence, flagged),
         *_tokenizer(evidence),
+        *_addressed(evidence),
         *_features(evidence, top),
     ]
     return sorted(found, key=lambda finding: _ORDER[finding.level])
@@ -187,6 +190,23 @@ def _tokenizer(evidence: Evidence) -> Iterator[Finding]:
             quotes=[_quote("comparison of the tokenizers", finding) for finding in said],
             standing=None,
             evidence=[ask(evidence, "summary", "findings", reduce="count")],
+        )
+
+
+def _addressed(evidence: Evidence) -> Iterator[Finding]:
+    found = list(addressed_rows(evidence))
+    if found:
+        kinds = ", ".join(dict.fromkeys(one.what for one in found))
+        yield Finding(
+            kind="addressed",
+            level="unranked",
+            statement=f"{len(found)} of {evidence.num_rows():,} training rows hold words for whoever audits "
+            f"them ({kinds}): rows {', '.join(str(one.row) for one in found[:CITED_ROWS])}.",
+            quotes=[_quote(f"training data, row {one.row}", one.text) for one in found[:CITED_ROWS]],
+            standing=None,
+            evidence=[
+                ask(evidence, "table:rows", "row", equals("row", one.row)) for one in found[:CITED_ROWS]
+            ],
         )
 
 

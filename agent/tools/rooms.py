@@ -3,6 +3,7 @@
 from types import ModuleType
 
 from ft_audit.agent.tools import (
+    addressed,
     behavior,
     data,
     decipher,
@@ -17,7 +18,7 @@ from ft_audit.agent.tools.profiles import PROFILES
 from ft_audit.agent.tools.registry import Tool, registered
 from ft_audit.engine.config import Profile
 
-ROOMS = (sessions, overview, data, decipher, behavior, logits, features, weights, report)
+ROOMS = (sessions, overview, data, addressed, decipher, behavior, logits, features, weights, report)
 """In the order in which an investigator would meet them."""
 
 
