@@ -100,8 +100,10 @@ class Auditor:
                 sha256=fingerprint(answer),
             )
             self.cited[citation.evidence_id] = citation
-            content = {"evidence_id": citation.evidence_id, **shown}
-            return Reply(citation, content, time.perf_counter() - started)
+            # Notes are no evidence: an id that could be cited is given to what was read alone.
+            if not self.by_name[name].writes:
+                shown = {"evidence_id": citation.evidence_id, **shown}
+            return Reply(citation, shown, time.perf_counter() - started)
 
     def evidence_id(self, name: str, arguments: dict[str, Any]) -> str:
         """Return the id under which this call's answer is cited: the same for the same question."""

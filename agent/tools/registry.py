@@ -42,8 +42,9 @@ class Tool:
     def output_schema(self) -> dict[str, Any]:
         """The JSON schema of what it answers, with what every answer has beside it."""
         schema = self.answer.model_json_schema(mode="serialization")
+        cited = {"type": "string", "description": "Cite this in a finding that rests on it."}
         schema["properties"] = {
-            "evidence_id": {"type": "string", "description": "Cite this in a finding that rests on it."},
+            **({} if self.writes else {"evidence_id": cited}),
             "untrusted_marker": {"type": "string", "description": "What untrusted text stands between."},
             **schema.get("properties", {}),
         }
