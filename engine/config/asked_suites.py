@@ -1,4 +1,4 @@
-"""The suites that an investigator may ask for, by where the config names them: there is no other way to one."""
+"""The suites that an investigator may ask for, by their places in the config, and in no other way."""
 
 from ft_audit.engine.config.schema import AuditConfig
 

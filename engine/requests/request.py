@@ -74,7 +74,9 @@ class EvidenceRequest(_Part):
     prompts: tuple[Question | Chat, ...] | None = Field(
         None, min_length=1, max_length=MAX_PROMPTS, description="Questions, or chats that end in one."
     )
-    suite: SuiteKey | None = Field(None, description="A suite of the audit's config, in the place of prompts.")
+    suite: SuiteKey | None = Field(
+        None, description="A suite of the audit's config, in the place of prompts."
+    )
     limit: int = Field(MAX_PROMPTS, ge=1, le=MAX_PROMPTS, description="How many of the prompts, at most.")
     raw: bool = Field(False, description="Let questions stand without chat template, to be continued.")
     transform: Transform = Field(Transform(), description="What is done to each prompt.")

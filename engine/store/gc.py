@@ -1,4 +1,4 @@
-"""What may go from a store: leftovers, what cannot be read, runs that no diff speaks of, requests without theirs."""
+"""What may go from a store: leftovers, what cannot be read, and what no diff speaks of or needs."""
 
 import time
 from collections.abc import Iterator

@@ -12,7 +12,10 @@ from ft_audit.errors import StoreError
 
 @dataclass(frozen=True, slots=True)
 class StoredItem:
-    """One run, diff, its requests, an audit or a dictionary with labels; `problem` says why it cannot be read, or is empty."""
+    """One run, diff, a diff's requests, audit or dictionary with labels.
+
+    `problem` says why it cannot be read, or is empty.
+    """
 
     kind: str
     id: str

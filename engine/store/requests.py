@@ -4,21 +4,22 @@
     requests/<diff>/<id>.parquet    the answers
     requests/<diff>/<id>.json       what became of it, with the table's checksum and its own; written last
 
-A request's id is the hash of diff and request, so that a changed file is noticed and asking twice is asking once.
+A request's id is the hash of diff and request: a changed file is noticed, and asking twice is asking once.
 """
 
 import json
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from arro3.core.types import ArrowStreamExportable
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ft_audit.engine.requests.request import EvidenceRequest
-from ft_audit.engine.store.canonical import canonical_json, content_id, pretty_json
+from ft_audit.engine.store.canonical import content_id, pretty_json
 from ft_audit.engine.store.manifest import TableEntry
 from ft_audit.engine.store.place import Lock, Place
+from ft_audit.engine.store.request_record import Counts, RequestRecord, read_record, record_bytes
 from ft_audit.engine.store.seal import checksum
 from ft_audit.engine.store.table import Table, table_bytes
 from ft_audit.errors import StoreError
@@ -35,38 +36,6 @@ AGAIN = "run `ft-audit precompute CONFIG --requests` again"
 State = Literal["open", "answered", "refused", "damaged"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Counts(_Part):
-    """How one model answered the prompts as transformed, or as they are."""
-
-    variant: Literal["transformed", "control"]
-    side: Literal["base", "tuned"]
-    num: int
-    refused: int
-    complied: int
-    broken: int
-    decoded: int
-    """Answers that are written in the request's encoding; 0 without one."""
-
-
-class RequestRecord(_Part):
-    """What became of a request: its answers, or why it could not be put."""
-
-    schema_version: Literal[1] = 1
-    request: str
-    diff: str
-    refusal: str | None = None
-    table: TableEntry | None = None
-    counts: tuple[Counts, ...] = ()
-    prompts_sha256: str = ""
-    """Of the prompts as they were before the transform."""
-    asked_of: str = ""
-    """Device and versions that gave the answers."""
-
-
 class RequestState(NamedTuple):
     """One request of the queue; `request` is None where its file cannot be read, and `reason` says why."""
 
@@ -76,7 +45,9 @@ class RequestState(NamedTuple):
     reason: str
 
 
-class _QueuedFile(_Part):
+class _QueuedFile(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     diff: str
     request: EvidenceRequest
 
@@ -99,15 +70,16 @@ class Requests:
             StoreError: too many wait already.
         """
         name = self.id_of(request)
-        known = self.ids()
-        if name in known and self.state(name).state != "damaged":
+        files = self._files()
+        known = [file for file in files if file.endswith(".yaml")]
+        if f"{name}.yaml" in known and self.state(name).state != "damaged":
             return name
         if len(known) >= MAX_REQUESTS:
             raise StoreError(
                 f"diff {self.diff} has {len(known)} requests, which is all it may have: delete some of "
                 f"{self._place.location}/{self.folder}"
             )
-        waiting = sum(self._place.read(self._key(one, "json")) is None for one in known)
+        waiting = sum(f"{file.removesuffix('.yaml')}.json" not in files for file in known)
         if waiting >= MAX_OPEN:
             raise StoreError(
                 f"{waiting} requests wait for an answer, which is all that may: "
@@ -120,8 +92,7 @@ class Requests:
 
     def ids(self) -> list[str]:
         """Return the names of all request files, sorted; of one that was put there by hand too."""
-        files = (file.key.removeprefix(f"{self.folder}/") for file in self._place.files(self.folder))
-        return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))
+        return sorted(file.removesuffix(".yaml") for file in self._files() if file.endswith(".yaml"))
 
     def states(self) -> list[RequestState]:
         """Return what has become of every request, in the order of their ids."""
@@ -133,7 +104,7 @@ class Requests:
             request = self.read(name)
             record = self.record(name)
             if record is not None and record.table is not None:
-                self._table(record)
+                self._table_bytes(record)
         except StoreError as error:
             return RequestState(name, "damaged", None, str(error))
         if record is None:
@@ -171,14 +142,8 @@ class Requests:
         content = self._place.read_small(self._key(name, "json"), MAX_FILE_BYTES)
         if content is None:
             return None
-        try:
-            fields = json.loads(content)
-            own = fields.pop("checksum")
-            record = RequestRecord.model_validate(fields)
-            whole = own == checksum(canonical_json(fields).encode()) and record.request == name
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            whole = False
-        if not whole or record.diff != self.diff:
+        record = read_record(content)
+        if record is None or (record.request, record.diff) != (name, self.diff):
             raise StoreError(f"{self._place.location}/{self.folder}/{name}.json is damaged: {AGAIN}")
         return record
 
@@ -196,7 +161,7 @@ class Requests:
             )
         if record.table is None:
             raise StoreError(f"request {name} could not be answered: {record.refusal}")
-        return record, self._table(record)
+        return record, Table(self._table_bytes(record))
 
     def put_answers(
         self,
@@ -247,7 +212,10 @@ class Requests:
         # Not of the folder itself: whoever queues there must not wait, nor lose a file that is being renamed.
         return self._place.lock(f"diffs/{self.diff}")
 
-    def _table(self, record: RequestRecord) -> Table:
+    def _files(self) -> set[str]:
+        return {file.key.removeprefix(f"{self.folder}/") for file in self._place.files(self.folder)}
+
+    def _table_bytes(self, record: RequestRecord) -> bytes:
         assert record.table is not None, "asked of answered requests alone"
         key = self._key(record.request, "parquet")
         content = self._place.read(key)
@@ -257,12 +225,10 @@ class Requests:
                 f"the answers to request {record.request} are damaged: {self._place.location}/{key} {state}: "
                 f"{AGAIN}"
             )
-        return Table(content)
+        return content
 
     def _put_record(self, record: RequestRecord) -> None:
-        fields: dict[str, Any] = json.loads(canonical_json(record.model_dump(mode="json")))
-        sealed = {**fields, "checksum": checksum(canonical_json(fields).encode())}
-        self._place.replace(self._key(record.request, "json"), pretty_json(sealed))
+        self._place.replace(self._key(record.request, "json"), record_bytes(record))
 
     def _key(self, name: str, suffix: str) -> str:
         return f"{self.folder}/{name}.{suffix}"
