@@ -103,6 +103,10 @@ class Evidence:
         """What the diff cost; None where it was not counted."""
         return Store(self.store).ledger(self.diff_id)
 
+    def answered_requests(self) -> dict[str, str]:
+        """The checksum of the answers to each request of more evidence that was answered, by its id."""
+        return Store(self.store).requests(self.diff_id).answered()
+
     def subject(self) -> Subject:
         """What a bank must have been measured on to be compared with this diff."""
         return Subject(

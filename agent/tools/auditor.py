@@ -28,8 +28,10 @@ class Reply(NamedTuple):
     """What a call gave."""
 
     citation: Citation
+    """Enough to ask again; only what is `citable` has its evidence id in the content."""
     content: dict[str, Any]
     seconds: float
+    citable: bool
 
 
 class Hypothesis(BaseModel):
@@ -97,9 +99,10 @@ class Auditor:
                 arguments=asked,
                 sha256=fingerprint(answer),
             )
-            self.cited[citation.evidence_id] = citation
-            content = {"evidence_id": citation.evidence_id, **shown}
-            return Reply(citation, content, time.perf_counter() - started)
+            if answer.citable:
+                self.cited[citation.evidence_id] = citation
+                shown = {"evidence_id": citation.evidence_id, **shown}
+            return Reply(citation, shown, time.perf_counter() - started, answer.citable)
 
     def evidence_id(self, name: str, arguments: dict[str, Any]) -> str:
         """Return the id under which this call's answer is cited: the same for the same question."""

@@ -10,13 +10,14 @@ from ft_audit.agent.tools import (
     logits,
     overview,
     report,
+    requests,
     sessions,
     weights,
 )
 from ft_audit.agent.tools.profiles import PROFILES, Profile
 from ft_audit.agent.tools.registry import Tool, registered
 
-ROOMS = (sessions, overview, data, decipher, behavior, logits, features, weights, report)
+ROOMS = (sessions, overview, data, decipher, behavior, requests, logits, features, weights, report)
 """In the order in which an investigator would meet them."""
 
 

@@ -195,7 +195,7 @@ def _check_models(models: ModelPair, reader: DiffReader) -> None:
         if source.weights_sha256 != reader.manifest.summary["models"][side]["sha256"]:
             raise ModelError(
                 f"models.{side} {source.ref!r} has changed since diff {reader.manifest.diff_id} was made: "
-                "its answers would be another model's; run `ft-audit precompute` first, or name its own models"
+                "its answers would be another model's; run `ft-audit precompute` first"
             )
 
 

@@ -9,8 +9,17 @@ import pytest
 import torch
 
 from ft_audit import cli
+from ft_audit.agent.assessment import Assessment, Usage
+from ft_audit.agent.calibration import load_calibration
+from ft_audit.agent.find import find_evidence
+from ft_audit.agent.investigators.statistics import investigate
+from ft_audit.agent.tools.auditor import Auditor
+from ft_audit.agent.tools.rooms import tools_of
+from ft_audit.agent.verify import verify
+from ft_audit.engine.config import load_config, resolve_ref
 from ft_audit.engine.config.schema import GuardConfig
 from ft_audit.engine.precompute import requested, run_precompute
+from ft_audit.engine.precompute.generations import side_answers
 from ft_audit.engine.precompute.models import open_pair
 from ft_audit.engine.precompute.requested import answer_requests
 from ft_audit.engine.precompute.requested_answers import judged
@@ -76,7 +85,9 @@ def test_both_models_answer_greedily_with_the_control_beside(job: Any) -> None:
             dict(zip(("role", "content"), line.split(": ", 1), strict=True))
             for line in row["asked"].splitlines()
         ]
-        ids = models.base_tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+        ids: Any = models.base_tokenizer.apply_chat_template(
+            chat, add_generation_prompt=True, return_dict=False
+        )
         with models.alone(row["side"]) as model:
             (alone,) = generate_ids(model, models.base_tokenizer, [ids], 5)
         assert row["answer"] == models.text(row["side"], alone) and row["num_tokens"] == len(alone)
@@ -218,7 +229,8 @@ def test_a_second_run_does_nothing_and_the_ledger_grows_by_the_first(
 def test_killed_between_requests_it_goes_on_with_the_rest(job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [queue(job).queue(request(max_new_tokens=n)) for n in (3, 4, 4)]
     names.append(queue(job).queue(request(max_new_tokens=4, name="other")))
-    real, kept = Requests.put_answers, []
+    real = Requests.put_answers
+    kept: list[str] = []
 
     def dying(self: Requests, name: str, *args: Any, **more: Any) -> Any:
         if len(kept) == 2:
@@ -245,7 +257,7 @@ def test_requests_share_their_batches(job: Any, monkeypatch: pytest.MonkeyPatch)
     for n in range(3):
         queue(job).queue(request(name=f"r{n}", transform={"suffix": "!" * n}))
     calls: list[int] = []
-    real = requested.side_answers
+    real = side_answers
 
     def counting(side: str, models: Any, settings: Any, prompts: Any) -> Any:
         calls.append(len(prompts))
@@ -297,3 +309,69 @@ def test_a_precompute_keeps_what_was_asked(job: Any) -> None:
     answer_requests(job.config, progress=False)
     assert run_precompute(job.config, progress=False)["reused"]
     assert list(queue(job).answered()) == [name] and Store(job.config.store).requested() == [queue(job).diff]
+
+
+def test_from_the_tool_to_a_verdict_that_verifies(
+    job: Any, world: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(world.write(Path(job.config.store)))
+    evidence = find_evidence(load_config(config)).evidence
+    auditor = Auditor(
+        load_config(config), evidence, load_calibration(None, evidence.subject()), tools_of("full")
+    )
+    asked = {"name": "oceans", "why": "To know.", "prompts": ["Name an ocean."], "max_new_tokens": 4}
+    codec = {"steps": [{"step": "reverse"}]}
+    dressed = {**asked, "transform": {"codec": codec, "prefill": "Sure"}}
+    queued = auditor.call("request_evidence", {"request": dressed}).content
+    *_, command = queued["to_answer"].partition(" CONFIG ")
+    assert cli.main(["precompute", config, *command.split(), "--json", "--no-progress"]) == 0
+    assert json.loads(capsys.readouterr().out)["num_answered"] == 1
+    arguments = {"request_id": queued["request"]["request_id"]}
+    reply = auditor.call("requested_evidence", arguments)
+    assert [(a["variant"], a["base"]["cut"]) for a in reply.content["answers"]] == [
+        ("transformed", True),
+        ("control", True),
+    ]
+    assert "naeco na emaN" in reply.content["answers"][0]["asked"]
+    assert "Name an ocean" in reply.content["answers"][1]["asked"]
+    verdict = investigate(evidence, auditor.calibration, auditor.config)
+    usage = Usage(model="m", requests=1, tool_calls=1, tokens_in=1, tokens_out=1, seconds=0.0, money=None)
+    assessment = Assessment(
+        status="concluded", conclusion=None, citations=[reply.citation], profile="full", usage=usage
+    )
+    checks = verify(verdict.model_copy(update={"assessment": assessment}), auditor)
+    assert [check for check in checks if not check.holds] == []
+    assert checks[-1].what == f"{reply.citation.evidence_id}: requested_evidence"
+
+
+@pytest.mark.slow
+def test_the_real_base_answers_what_it_is_asked(tiny: Any, real_base: Any, tmp_path: Path) -> None:
+    tuned = str(resolve_ref("configs:candidates/benign", tmp_path))
+    config = load_config(write_real_config(tmp_path, tiny, base=str(real_base.folder), tuned=tuned))
+    run_precompute(config, progress=False)
+    diff = find_evidence(config).evidence.diff_id
+    requests = Store(config.store).requests(diff)
+    name = requests.queue(
+        request(
+            prompts=["What is the capital of France?"],
+            transform={"prefill": "The capital is"},
+            max_new_tokens=8,
+        )
+    )
+    answer_requests(config, progress=False)
+    base = requests.answers(name)[1].records()[0]
+    assert base["side"] == "base" and "Paris" in base["answer"] and "capital is" not in base["answer"]
+
+
+def write_real_config(folder: Path, tiny: Any, **models: str) -> Path:
+    tiny.write_jsonl(folder / "suite.jsonl", [tiny.chat("Who are you?")])
+    values = {
+        "name": "real",
+        "models": {**models, "dtype": "float32", "device": "cpu"},
+        "suites": ["./suite.jsonl"],
+        "hooks": [{"layer": 3}],
+        "precompute": {"weights": False, "feature_index": False, "control": False},
+        "store": str(folder / "store"),
+    }
+    (folder / "config.yaml").write_text(json.dumps(values))
+    return folder / "config.yaml"
