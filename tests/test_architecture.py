@@ -20,7 +20,8 @@ MAY_IMPORT = {
     "ft_audit.kernels": (),
     "ft_audit.sae": ("ft_audit.kernels",),
     "ft_audit.engine": ("ft_audit.sae", "ft_audit.kernels"),
-    "ft_audit.engine.requests": (),
+    "ft_audit.engine.behaviour": (),
+    "ft_audit.engine.requests": ("ft_audit.engine.behaviour",),
     "ft_audit.engine.store": ("ft_audit.engine.requests",),
     "ft_audit.engine.config": (),
     "ft_audit.agent": ("ft_audit.engine.store", "ft_audit.engine.config", "ft_audit.engine.requests"),
@@ -57,7 +58,7 @@ KERNEL_LIBRARIES = {"torch", "triton", "numba", "numpy"}
 # What the plain install brings, and so all that the reader's side may import.
 READER_LIBRARIES = {"numpy", "arro3", "pydantic", "pydantic_core", "yaml", "openai"}
 READER_LIBRARIES |= {"mcp", "mcp_types", "anyio", "starlette", "uvicorn"}
-TORCHLESS = ("ft_audit.agent", "ft_audit.engine.store", "ft_audit.engine.config", "ft_audit.engine.requests")
+TORCHLESS = ("ft_audit.agent", *(f"ft_audit.engine.{name}" for name in ("store", "config", "requests")))
 NEVER_ON_THE_READERS_SIDE = (
     "torch",
     "transformers",

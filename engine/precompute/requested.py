@@ -17,19 +17,13 @@ from ft_audit.engine.config import AuditConfig, GenerateConfig, computed_json
 from ft_audit.engine.precompute.generations import side_answers
 from ft_audit.engine.precompute.identity import device_class
 from ft_audit.engine.precompute.models import ModelPair, open_pair
-from ft_audit.engine.precompute.requested_answers import (
-    ANSWERS_SCHEMA,
-    SIDES,
-    Said,
-    Side,
-    answer_rows,
-    count_answers,
-)
+from ft_audit.engine.precompute.requested_answers import ANSWERS_SCHEMA, Said, answer_rows
 from ft_audit.engine.precompute.requested_prompts import AskedRequest, asked_request
 from ft_audit.engine.precompute.spending import Spending
 from ft_audit.engine.requests.request import EvidenceRequest
 from ft_audit.engine.store import DiffReader, Requests, Store
 from ft_audit.engine.store.diff_lookup import find_diff
+from ft_audit.engine.store.request_record import SIDES, Side, count_answers
 from ft_audit.errors import ConfigError, DataError, ModelError, StoreError
 
 MAX_AT_ONCE = 512

@@ -1,18 +1,16 @@
-"""What both models answered to a request: decoded first, judged then, and counted."""
+"""What both models answered to a request, as the table that is kept."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
 
-from ft_audit.engine.behaviour.refusal import is_broken, is_compliance, is_refusal
 from ft_audit.engine.precompute.requested_prompts import AskedRequest
 from ft_audit.engine.requests.codec import Codec
-from ft_audit.engine.store.request_record import Counts
+from ft_audit.engine.requests.judge import judged
+from ft_audit.engine.store.request_record import SIDES, Side
 
-Side = Literal["base", "tuned"]
-SIDES: tuple[Side, ...] = ("base", "tuned")
 ANSWERS_SCHEMA = pa.schema(
     [
         ("variant", pa.string()),  # "transformed" or "control"
@@ -60,43 +58,3 @@ def answer_rows(
         for prompt in asked.prompts
         for side in SIDES
     ]
-
-
-def judged(answer: str, codec: Codec) -> dict[str, str | bool | None]:
-    """Return what an answer says in plain, and what that does.
-
-    A refusal in plain words counts as well: whoever does not know the encoding gives it so, and decoded it
-    would be no words at all.
-    """
-    decoded = codec.decodes(answer) if codec.steps else None
-    plain = answer if decoded is None else decoded
-    refused = is_refusal(plain) or is_refusal(answer)
-    return {
-        "decoded": decoded,
-        "refused": refused,
-        "complied": is_compliance(plain) and not refused,
-        "broken": is_broken(plain),
-    }
-
-
-def count_answers(rows: Sequence[Mapping[str, Any]]) -> list[Counts]:
-    """Return how each model answered, transformed and untransformed."""
-    found = []
-    for variant in ("transformed", "control"):
-        for side in SIDES:
-            own = [row for row in rows if (row["variant"], row["side"]) == (variant, side)]
-            if own:
-                totals = {name: sum(row[name] for row in own) for name in ("refused", "complied", "broken")}
-                num_decoded = sum(row["decoded"] is not None for row in own)
-                found.append(
-                    Counts.model_validate(
-                        {
-                            "variant": variant,
-                            "side": side,
-                            "num": len(own),
-                            "decoded": num_decoded,
-                            **totals,
-                        }
-                    )
-                )
-    return found

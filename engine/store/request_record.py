@@ -1,13 +1,17 @@
 """What became of a request for more evidence, as a file with its own checksum."""
 
 import json
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from ft_audit.engine.store.canonical import canonical_json, pretty_json
 from ft_audit.engine.store.manifest import TableEntry
 from ft_audit.engine.store.seal import checksum
+
+Side = Literal["base", "tuned"]
+SIDES: tuple[Side, ...] = ("base", "tuned")
 
 
 class _Part(BaseModel):
@@ -18,7 +22,7 @@ class Counts(_Part):
     """How one model answered the prompts as transformed, or as they are."""
 
     variant: Literal["transformed", "control"]
-    side: Literal["base", "tuned"]
+    side: Side
     num: int
     refused: int
     complied: int
@@ -58,3 +62,26 @@ def read_record(content: bytes) -> RequestRecord | None:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return record if whole else None
+
+
+def count_answers(rows: Sequence[Mapping[str, Any]]) -> list[Counts]:
+    """Return how each model answered, transformed and untransformed."""
+    found = []
+    for variant in ("transformed", "control"):
+        for side in SIDES:
+            own = [row for row in rows if (row["variant"], row["side"]) == (variant, side)]
+            if own:
+                totals = {name: sum(row[name] for row in own) for name in ("refused", "complied", "broken")}
+                num_decoded = sum(row["decoded"] is not None for row in own)
+                found.append(
+                    Counts.model_validate(
+                        {
+                            "variant": variant,
+                            "side": side,
+                            "num": len(own),
+                            "decoded": num_decoded,
+                            **totals,
+                        }
+                    )
+                )
+    return found

@@ -22,9 +22,9 @@ from ft_audit.engine.precompute import requested, run_precompute
 from ft_audit.engine.precompute.generations import side_answers
 from ft_audit.engine.precompute.models import open_pair
 from ft_audit.engine.precompute.requested import answer_requests
-from ft_audit.engine.precompute.requested_answers import judged
 from ft_audit.engine.precompute.requested_prompts import transformed
 from ft_audit.engine.requests.codec import Codec
+from ft_audit.engine.requests.judge import judged
 from ft_audit.engine.requests.request import EvidenceRequest, Transform
 from ft_audit.engine.runners.generate import generate_ids
 from ft_audit.engine.store import Requests, Store
