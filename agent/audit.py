@@ -64,7 +64,7 @@ def ask_agent(evidence: Evidence, calibration: Calibration, config: AuditConfig,
     settings = config.audit.agent
     if settings is None:
         raise ConfigError("audit.investigator openai: which model? set audit.agent.chat.model and base_url")
-    auditor = Auditor(config, evidence, calibration, tools_of(settings.profile), settings.profile)
+    auditor = Auditor(config, evidence, calibration, tools_of(settings.profile, config), settings.profile)
     transcript = Transcript.open(Store(config.store), audit_id)
     client = ChatClient(settings.chat)
     try:

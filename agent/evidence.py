@@ -104,8 +104,11 @@ class Evidence:
         return Store(self.store).ledger(self.diff_id)
 
     def answered_requests(self) -> dict[str, str]:
-        """The checksum of the answers to each request of more evidence that was answered, by its id."""
-        return Store(self.store).requests(self.diff_id).answered()
+        """The checksum of the answers to each request that the engine has answered, by its id.
+
+        What an investigator asks of live servers is a part of its investigation, and begins no new one.
+        """
+        return Store(self.store).requests(self.diff_id).answered("engine")
 
     def subject(self) -> Subject:
         """What a bank must have been measured on to be compared with this diff."""

@@ -67,6 +67,8 @@ def request_evidence(
     No model runs now: the request waits for the engine's next run. Asking twice is asking once. This is no
     evidence; what requested_evidence answers later is.
     """
+    if request.by != "engine":
+        raise ToolError("request.by: only ask_models_live, where it is offered, asks live servers")
     suites = asked_suites(auditor.config)
     if request.suite is not None and request.suite not in suites:
         raise ToolError(f"no suite {request.suite}; there are: {', '.join(sorted(suites)) or 'none'}")

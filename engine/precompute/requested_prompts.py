@@ -53,6 +53,8 @@ def asked_request(
         DataError: the config names no such suite, or a prompt cannot be asked as it is wanted.
         ConfigError: the suite is not there any more.
     """
+    if request.by == "live":
+        raise DataError("it was asked of live servers, and their answers cannot be made again; delete it")
     plain = _prompts(request, config)
     asked = [("transformed", transformed(p, request.transform), request.transform.prefill) for p in plain]
     if request.has_control:

@@ -69,6 +69,7 @@ class EvidenceRequest(_Part):
     """Prompts that both models are to answer greedily."""
 
     schema_version: Literal[1] = 1
+    by: Literal["engine", "live"] = Field("engine", description="Who answers: leave it at `engine`.")
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}$", description="A name of your choice.")
     why: str = Field(min_length=1, max_length=1_000, description="What the answers would tell apart.")
     prompts: tuple[Question | Chat, ...] | None = Field(

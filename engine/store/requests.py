@@ -190,16 +190,15 @@ class Requests:
         """Keep why a request could not be put to the models; it is tried again all the same."""
         self._put_record(RequestRecord(request=name, diff=self.diff, refusal=reason[:MAX_REASON]))
 
-    def answered(self) -> dict[str, str]:
-        """Return the checksum of the answers of each answered request, by id."""
+    def answered(self, by: Literal["engine", "live"] | None = None) -> dict[str, str]:
+        """Return the checksum of the answers of each answered request, by id: of all, or one kind's."""
         found = {}
         for name in self.ids():
             try:
-                self.read(name)
-                record = self.record(name)
+                request, record = self.read(name), self.record(name)
             except StoreError:
                 continue  # counted by `states` and named by `damaged`
-            if record is not None and record.table is not None:
+            if record is not None and record.table is not None and by in (None, request.by):
                 found[name] = record.table.checksum
         return found
 

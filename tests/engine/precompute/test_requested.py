@@ -174,6 +174,7 @@ def test_one_that_cannot_be_asked_does_not_stop_the_others(
     good = requests.queue(request())
     absent = requests.queue(request(suite="generate.suites.7"))
     long = requests.queue(request(prompts=["river " * 1_200]))
+    live = requests.queue(request(by="live"))
     bomb = requests.queue(request(prompts=["a " * 4_000], transform={"codec": {"steps": [
         {"step": "hide", "place": "line_last", "carrier": ["x" * 200]}]}}))  # fmt: skip
     edited = requests.queue(request(name="edited"))
@@ -188,17 +189,19 @@ def test_one_that_cannot_be_asked_does_not_stop_the_others(
     config = str(world.write(Path(job.config.store)))
     code = cli.main(["precompute", config, "--requests", "--json", "--no-progress"])
     report = json.loads(capsys.readouterr().out)
-    assert code == 1 and (report["num_answered"], report["num_failed"]) == (1, 5)
+    assert code == 1 and (report["num_answered"], report["num_failed"]) == (1, 6)
     reasons = {one["id"]: one.get("reason", "") for one in report["requests"]}
     assert reasons[good] == "" and "has no suite generate.suites.7; it has suites.0" in reasons[absent]
+    assert "asked of live servers" in reasons[live]
     assert "leave no room for an answer" in reasons[long]
     assert "over the codec's limit" in reasons[bomb] or "once it is encoded" in reasons[bomb]
     assert "was changed after it was queued" in reasons[edited]
     assert "another diff, 'ffffffffffffffff'" in reasons[foreign]
     assert {s.id: s.state for s in requests.states()} == {
-        good: "answered", absent: "refused", long: "refused", bomb: "refused", edited: "damaged",
-        foreign: "damaged",
-    }  # fmt: skip
+        good: "answered",
+        **dict.fromkeys((absent, long, live, bomb), "refused"),
+        **dict.fromkeys((edited, foreign), "damaged"),
+    }
     # Said in lines too, and no more is done.
     assert cli.main(["precompute", config, "--requests", "--no-progress"]) == 1
     assert f"{good} (asked): answered before" in capsys.readouterr().out
