@@ -70,16 +70,15 @@ class Requests:
             StoreError: too many wait already.
         """
         name = self.id_of(request)
-        files = self._files()
-        known = [file for file in files if file.endswith(".yaml")]
-        if f"{name}.yaml" in known and self.state(name).state != "damaged":
+        known = self.ids()
+        if name in known and self.state(name).state != "damaged":
             return name
         if len(known) >= MAX_REQUESTS:
             raise StoreError(
                 f"diff {self.diff} has {len(known)} requests, which is all it may have: delete some of "
                 f"{self._place.location}/{self.folder}"
             )
-        waiting = sum(f"{file.removesuffix('.yaml')}.json" not in files for file in known)
+        waiting = self.num_waiting()
         if waiting >= MAX_OPEN:
             raise StoreError(
                 f"{waiting} requests wait for an answer, which is all that may: "
@@ -93,6 +92,12 @@ class Requests:
     def ids(self) -> list[str]:
         """Return the names of all request files, sorted; of one that was put there by hand too."""
         return sorted(file.removesuffix(".yaml") for file in self._files() if file.endswith(".yaml"))
+
+    def num_waiting(self) -> int:
+        """Return how many requests nothing has become of yet."""
+        files = self._files()
+        known = {file.removesuffix(".yaml") for file in files if file.endswith(".yaml")}
+        return len(known - {file.removesuffix(".json") for file in files})
 
     def states(self) -> list[RequestState]:
         """Return what has become of every request, in the order of their ids."""

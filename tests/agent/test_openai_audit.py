@@ -153,18 +153,22 @@ def test_answered_requests_begin_an_investigation_anew(
 ) -> None:
     case = make_case(index=True, more=True)
     requests = Store(case.config.store).requests(case.evidence.diff_id)
-    ids = []
+    ids: list[str] = []
+    said: list[str] = []
     with serving(investigator) as (url, asked):
 
         def audit(*more: str) -> str:
             assert cli.main(["audit", case.config_file, *more, "--json"]) == 3
-            return str(json.loads(capsys.readouterr().out)["audit_id"])
+            captured = capsys.readouterr()
+            said.append(captured.err)
+            return str(json.loads(captured.out)["audit_id"])
 
         ids.append(audit(*overrides(url)))
         name = requests.queue(EvidenceRequest(name="a", why="b", prompts=("c",)))
         # What only waits changes nothing: the investigation has ended as it had.
         ids.append(audit(*overrides(url)))
         assert ids[0] == ids[1] and len(asked) == 2
+        assert "not answered yet" not in said[0] and "1 requested prompts or suites are not" in said[1]
         statistics = audit()
         requests.put_answers(name, pa.table({"x": [1]}), ())
         ids.append(audit(*overrides(url)))
