@@ -314,6 +314,16 @@ def test_a_precompute_keeps_what_was_asked(job: Any) -> None:
     assert list(queue(job).answered()) == [name] and Store(job.config.store).requested() == [queue(job).diff]
 
 
+def test_requests_are_answered_on_an_object_store(run_job: Any, s3_root: str, job: Any) -> None:
+    there = run_job(s3_root, elicit=None, generate=None)
+    name = queue(there).queue(request())
+    assert answer_requests(there.config, progress=False)["num_answered"] == 1
+    here = queue(job).queue(request())
+    answer_requests(job.config, progress=False)
+    assert rows(there, name) == rows(job, here) and name != here
+    assert answer_requests(there.config, progress=False)["num_answered_before"] == 1
+
+
 def test_from_the_tool_to_a_verdict_that_verifies(
     job: Any, world: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
