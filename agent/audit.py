@@ -37,6 +37,8 @@ class Audit:
     report_file: str
     num_older: int
     """Older diffs of the same config that were passed over."""
+    num_waiting: int = 0
+    """Requests for more evidence, this agent's or another's, that wait for the engine."""
 
 
 def run_audit(config: AuditConfig, diff: str | None = None) -> Audit:
@@ -52,7 +54,9 @@ def run_audit(config: AuditConfig, diff: str | None = None) -> Audit:
     store = Store(config.store)
     report_file = store.put_audit_file(verdict.audit_id, REPORT_FILE, report.encode())
     verdict_file = store.put_audit_file(verdict.audit_id, VERDICT_FILE, verdict_text(verdict).encode())
-    return Audit(verdict, verdict_file, report_file, found.num_older)
+    asked = config.audit.investigator != "statistics"
+    num_waiting = store.requests(verdict.diff).num_waiting() if asked else 0
+    return Audit(verdict, verdict_file, report_file, found.num_older, num_waiting)
 
 
 def ask_agent(
@@ -86,7 +90,7 @@ def super_agent_of(
     lock = RLock()
 
     def auditor_of(profile: Profile) -> Auditor:
-        return Auditor(config, evidence, calibration, tools_of(profile), profile, lock=lock)
+        return Auditor(config, evidence, calibration, tools_of(profile, config), profile, lock=lock)
 
     def client_of(chat: ChatModelConfig) -> ChatModel:
         client = ChatClient(chat)

@@ -48,6 +48,16 @@ class Asked(NamedTuple, Generic[Answer]):
     tokens_out: int
 
 
+class Said(NamedTuple):
+    """One answer in a chat without tools."""
+
+    text: str
+    num_tokens: int | None
+    """None where the server does not say."""
+    cut: bool
+    """Whether it ran into the limit."""
+
+
 class ChatClient:
     """One model; a busy or failing server is asked again by the library, each time after a longer wait."""
 
@@ -124,6 +134,22 @@ class ChatClient:
         )
         return Turn(message.content or "", calls, *_tokens(reply))
 
+    def reply(self, messages: Sequence[dict[str, str]], max_tokens: int) -> Said:
+        """Return the model's answer to a chat; a last message of the assistant's own is gone on from.
+
+        Raises InvalidAnswerError where the server gives no choice, ServiceError where there is no answer.
+        """
+        options: dict[str, Any] = {"max_tokens": max_tokens}
+        if messages[-1]["role"] == "assistant":
+            options["extra_body"] = {"add_generation_prompt": False, "continue_final_message": True}
+        found = self._complete(list(messages), options)
+        choice, used = found.choices[0], found.usage
+        return Said(
+            choice.message.content or "",
+            used.completion_tokens if used else None,
+            choice.finish_reason == "length",
+        )
+
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
@@ -157,6 +183,8 @@ class ChatClient:
             raise ServiceError(f"{what}: no answer ({_said(error)}): {fix}") from error
         except openai.OpenAIError as error:
             fix = "if it does not know response_format, set answers to json_object or text"
+            if "extra_body" in options:
+                fix = "its server must know continue_final_message, as vLLM's does; or ask without a prefill"
             if "tools" in options:
                 fix = "its model must know tools, and the server have them switched on"
             raise ServiceError(f"{what}: failed ({_said(error)}): {fix}") from error

@@ -86,6 +86,12 @@ def _audit(args: argparse.Namespace) -> int:
     audit = run_audit(load_config(args.config, [*args.overrides, *chosen]), args.diff)
     if audit.num_older:
         print(f"audit: the newest of {audit.num_older + 1} diffs of this config is judged", file=sys.stderr)
+    if audit.num_waiting:
+        print(
+            f"audit: {audit.num_waiting} requested prompts or suites are not answered yet: run `ft-audit "
+            "precompute CONFIG --requests`, then this again",
+            file=sys.stderr,
+        )
     verdict, code = audit.verdict, exit_code(audit.verdict)
     if args.json:
         left_out = {"config", "explanation"}

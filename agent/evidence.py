@@ -107,6 +107,13 @@ class Evidence:
         """What the diff cost; None where it was not counted."""
         return Store(self.store).ledger(self.diff_id)
 
+    def answered_requests(self) -> dict[str, str]:
+        """The checksum of the answers to each request that the engine has answered, by its id.
+
+        What an investigator asks of live servers is a part of its investigation, and begins no new one.
+        """
+        return Store(self.store).requests(self.diff_id).answered("engine")
+
     def subject(self) -> Subject:
         """What a bank must have been measured on to be compared with this diff."""
         return Subject(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ft_audit.engine.label_commands import add_labels
-from ft_audit.errors import MissingExtraError
+from ft_audit.errors import ConfigError, MissingExtraError
 
 CONFIG_HELP = "the audit's YAML file; configs:NAME names a shipped one"
 OVERRIDES_HELP = "key=value in the place of what the file says, with dots: audit.top=5"
@@ -27,6 +27,10 @@ def add_commands(subparsers: Any) -> Any:
     precompute = subparsers.add_parser("precompute", help="run both models once and keep the evidence")
     precompute.add_argument("config", metavar="CONFIG", help=CONFIG_HELP)
     precompute.add_argument("--scheduler", metavar="ADDRESS", help="a dask cluster to work on: tcp://...")
+    precompute.add_argument(
+        "--requests", action="store_true", help="answer what investigators asked for, and nothing else"
+    )
+    precompute.add_argument("--diff", metavar="ID", help="of --requests: this diff, not the config's newest")
     precompute.set_defaults(func=_precompute)
 
     finetune = subparsers.add_parser("finetune", help="train what a recipe describes, and test its gate")
@@ -79,12 +83,36 @@ def _precompute(args: argparse.Namespace) -> int:
     from ft_audit.engine.config import load_config
 
     config = load_config(args.config, args.overrides)
+    if args.requests:
+        return _requests(args, config)
+    if args.diff is not None:
+        raise ConfigError(
+            "--diff names whose requests are answered: give --requests as well, or leave it out"
+        )
     with stdout_is_ours(), progress_shown(args):
         from ft_audit.engine.precompute import run_precompute
 
         result = run_precompute(config, progress=not args.no_progress, scheduler=args.scheduler)
     print_result(args, result)
     return 0
+
+
+def _requests(args: argparse.Namespace, config: Any) -> int:
+    if args.scheduler is not None:
+        raise ConfigError("--requests are answered in this process: leave --scheduler out")
+    with stdout_is_ours(), progress_shown(args):
+        from ft_audit.engine.precompute.requested import answer_requests
+
+        result = answer_requests(config, args.diff, progress=not args.no_progress)
+    if args.json:
+        print(json.dumps(result, allow_nan=False))
+    else:
+        for one in result.pop("requests"):
+            name = f" ({one['name']})" if "name" in one else ""
+            reason = one.get("reason", "").encode("unicode_escape").decode()
+            print(f"{one['id']}{name}: {one['state']}{': ' if reason else ''}{reason}")
+        print_result(args, result)
+    return 1 if result["num_failed"] else 0
 
 
 def _finetune(args: argparse.Namespace) -> int:

@@ -77,7 +77,7 @@ def render_verify(report: dict[str, Any]) -> str:
     """Return the problems, one a line, and what was checked."""
     lines = [f"{problem['kind']} {problem['id']}: {problem['problem']}" for problem in report["problems"]]
     verdict = f"problems: {len(lines)}" if lines else "all whole"
-    checked = f"{report['checked']} runs, diffs and labels checked in {report['store']}"
+    checked = f"{report['checked']} runs, diffs, requests and labels checked in {report['store']}"
     return "\n".join([*lines, f"{checked}: {verdict}"])
 
 

@@ -20,9 +20,11 @@ MAY_IMPORT = {
     "ft_audit.kernels": (),
     "ft_audit.sae": ("ft_audit.kernels",),
     "ft_audit.engine": ("ft_audit.sae", "ft_audit.kernels"),
-    "ft_audit.engine.store": (),
+    "ft_audit.engine.behaviour": (),
+    "ft_audit.engine.requests": ("ft_audit.engine.behaviour",),
+    "ft_audit.engine.store": ("ft_audit.engine.requests",),
     "ft_audit.engine.config": (),
-    "ft_audit.agent": ("ft_audit.engine.store", "ft_audit.engine.config"),
+    "ft_audit.agent": ("ft_audit.engine.store", "ft_audit.engine.config", "ft_audit.engine.requests"),
     "ft_audit.benchmarks": tuple(f"ft_audit.{room}" for room in CODE_ROOMS),
     "ft_audit.cli": tuple(f"ft_audit.{room}.commands" for room in CODE_ROOMS),
     "ft_audit.errors": (),
@@ -56,7 +58,7 @@ KERNEL_LIBRARIES = {"torch", "triton", "numba", "numpy"}
 # What the plain install brings, and so all that the reader's side may import.
 READER_LIBRARIES = {"numpy", "arro3", "pydantic", "pydantic_core", "yaml", "openai"}
 READER_LIBRARIES |= {"mcp", "mcp_types", "anyio", "starlette", "uvicorn"}
-TORCHLESS = ("ft_audit.agent", "ft_audit.engine.store", "ft_audit.engine.config")
+TORCHLESS = ("ft_audit.agent", *(f"ft_audit.engine.{name}" for name in ("store", "config", "requests")))
 NEVER_ON_THE_READERS_SIDE = (
     "torch",
     "transformers",
@@ -181,7 +183,8 @@ def test_the_readers_side_imports_only_what_the_plain_install_brings() -> None:
     uses = all_imports()
     assert not foreign(uses, "ft_audit.agent", READER_LIBRARIES)
     assert not foreign(uses, "ft_audit.engine.store", READER_LIBRARIES | {"numcodecs", "obstore"})
-    assert not foreign(uses, "ft_audit.engine.config", READER_LIBRARIES)
+    for room in ("config", "requests"):
+        assert not foreign(uses, f"ft_audit.engine.{room}", READER_LIBRARIES)
     for room in CODE_ROOMS:
         eager = [use for use in uses if not use.lazy and use.module == f"ft_audit.{room}.commands"]
         assert not foreign(eager, f"ft_audit.{room}.commands", set())

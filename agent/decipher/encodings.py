@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-from ft_audit.agent.decipher.codec import AnyStep, Codec
 from ft_audit.agent.decipher.findings import SCORED_CHARS, Explanation, explain, ranked
 from ft_audit.agent.decipher.limits import cut, sample
 from ft_audit.agent.decipher.reference import Reference
 from ft_audit.agent.decipher.statistics import find_separator
-from ft_audit.agent.decipher.steps import Join, Reverse, Rotate, Write
+from ft_audit.engine.requests.codec import AnyStep, Codec
+from ft_audit.engine.requests.steps import Join, Reverse, Rotate, Write
 
 MIN_READ = 0.6  # of the texts must be written so
 NUM_CLOSER = 4  # of the candidates get their controls; the others are worse before any control

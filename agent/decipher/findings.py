@@ -6,11 +6,11 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ft_audit.agent.decipher.codec import Codec
 from ft_audit.agent.decipher.limits import sample
 from ft_audit.agent.decipher.reference import Reference
 from ft_audit.agent.decipher.statistics import TextStatistics
-from ft_audit.agent.decipher.steps import Hide
+from ft_audit.engine.requests.codec import Codec
+from ft_audit.engine.requests.steps import Hide
 
 NUM_EXAMPLES = 5
 EXAMPLE_CHARS = 200

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 
-from ft_audit.agent.decipher.codec import Codec
 from ft_audit.agent.decipher.findings import Explanation, examples, ranked
 from ft_audit.agent.decipher.frame import SHORT_SHARE, shared_heads
 from ft_audit.agent.decipher.limits import cut
 from ft_audit.agent.decipher.order import Message, OrderModel, letter_order, order_gain, word_order
 from ft_audit.agent.decipher.reference import Reference
-from ft_audit.agent.decipher.steps import Hide, Reverse
 from ft_audit.agent.decipher.words import words_of
+from ft_audit.engine.requests.codec import Codec
+from ft_audit.engine.requests.steps import Hide, Reverse
 
 MAX_PERIOD = 6
 MIN_MESSAGES = 3

@@ -8,11 +8,11 @@ import numpy as np
 
 from ft_audit.agent.decipher.characters import CharacterModel, plain
 from ft_audit.agent.decipher.climb import MAX_CHARS, cipher_windows, climb
-from ft_audit.agent.decipher.codec import AnyStep, Codec
 from ft_audit.agent.decipher.limits import cut, readable, sample
 from ft_audit.agent.decipher.reference import Reference
 from ft_audit.agent.decipher.statistics import find_separator
-from ft_audit.agent.decipher.steps import Case, Join, Substitute
+from ft_audit.engine.requests.codec import AnyStep, Codec
+from ft_audit.engine.requests.steps import Case, Join, Substitute
 
 NUM_SHUFFLED_KEYS = 20
 MIN_CIPHER_SYMBOLS = 8

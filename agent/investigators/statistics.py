@@ -81,15 +81,17 @@ def rank_figures(evidence: Evidence, calibration: Calibration) -> list[Figure]:
 
 def audit_id(evidence: Evidence, calibration: Calibration, config: AuditConfig) -> str:
     """The hash of everything that determines a verdict."""
-    return content_id(
-        {
-            "diff": evidence.diff_id,
-            "bank": calibration.sha256,
-            "investigator": config.audit.investigator,
-            "config": config_json(config),
-            "ft_audit": __version__,
-        }
-    )
+    identity = {
+        "diff": evidence.diff_id,
+        "bank": calibration.sha256,
+        "investigator": config.audit.investigator,
+        "config": config_json(config),
+        "ft_audit": __version__,
+    }
+    # The statistics read no requested evidence; whoever asks with tools does, and begins anew with more.
+    if config.audit.investigator != "statistics" and (answered := evidence.answered_requests()):
+        identity["requests"] = answered
+    return content_id(identity)
 
 
 def _model(evidence: Evidence, side: str) -> Model:

@@ -88,4 +88,4 @@ def open_auditor(ref: str | None, overrides: Sequence[str], diff: str | None, pr
         raise ConfigError(f"serve what? name the audit's config with --config, or in {CONFIG_VARIABLE}")
     config = load_config(ref, overrides)
     evidence = find_evidence(config, diff).evidence
-    return Auditor(config, evidence, find_calibration(config, evidence), tools_of(profile), profile)
+    return Auditor(config, evidence, find_calibration(config, evidence), tools_of(profile, config), profile)

@@ -40,6 +40,11 @@ class Answer(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    @property
+    def citable(self) -> bool:
+        """Whether the same question will have the same answer, so that a claim may rest on it."""
+        return True
+
 
 class Page(Answer):
     """Part of a longer list."""

@@ -29,8 +29,10 @@ class Reply(NamedTuple):
     """What a call gave."""
 
     citation: Citation
+    """Enough to ask again; only what is `citable` has its evidence id in the content."""
     content: dict[str, Any]
     seconds: float
+    citable: bool
 
 
 class Hypothesis(BaseModel):
@@ -99,11 +101,12 @@ class Auditor:
                 arguments=asked,
                 sha256=fingerprint(answer),
             )
-            self.cited[citation.evidence_id] = citation
-            # Notes are no evidence: an id that could be cited is given to what was read alone.
-            if not self.by_name[name].writes:
+            # Notes are no evidence, nor is what may be another answer tomorrow: they have no id to cite.
+            citable = answer.citable and not self.by_name[name].writes
+            if citable:
+                self.cited[citation.evidence_id] = citation
                 shown = {"evidence_id": citation.evidence_id, **shown}
-            return Reply(citation, shown, time.perf_counter() - started)
+            return Reply(citation, shown, time.perf_counter() - started, citable)
 
     def evidence_id(self, name: str, arguments: dict[str, Any]) -> str:
         """Return the id under which this call's answer is cited: the same for the same question."""
@@ -133,13 +136,10 @@ class Auditor:
         return found
 
     def known(self, evidence_ids: list[str]) -> None:
-        """ToolError unless every id is of an answer that was given, by a tool that reads evidence."""
+        """ToolError unless every id is of an answer that was given and can be cited."""
         for one in evidence_ids:
             if one not in self.cited:
-                known = [key for key, cited in self.cited.items() if not self.by_name[cited.tool].writes]
-                listed = ", ".join(known[-SHOWN_IDS:]) or "none yet"
+                listed = ", ".join(list(self.cited)[-SHOWN_IDS:]) or "none yet"
                 raise ToolError(
                     f"no answer has the evidence id {one!r}: cite what a tool gave back ({listed})"
                 )
-            if self.by_name[self.cited[one].tool].writes:
-                raise ToolError(f"{one!r} is of an investigator's own notes: cite evidence")

@@ -96,7 +96,7 @@ def run_prompt_suite(
     """Show what both models answered to a suite, or to the harmful prompts (`guard`) under a template.
 
     Answers are read from the store: no model runs. What was never asked can be requested with
-    request_evidence.
+    request_evidence, and is answered after the engine's next run.
     """
     evidence = auditor.evidence
     found = _guard(evidence, template) if suite == "guard" else _generations(evidence, suite, template)

@@ -210,6 +210,13 @@ class AgentConfig(Strict):
     """Of a million tokens written."""
 
 
+class LiveConfig(Strict):
+    """Servers on which the two models of the audit answer; nothing checks that they are the same models."""
+
+    base: ChatModelConfig
+    tuned: ChatModelConfig
+
+
 class JudgeConfig(Strict):
     """How the evidence becomes a verdict."""
 
@@ -217,6 +224,8 @@ class JudgeConfig(Strict):
     """`openai` asks a language model as well: what it concludes stands beside the statistics."""
     agent: AgentConfig | None = None
     """Which model investigates, with which tools, and how far it may go."""
+    live: LiveConfig | None = None
+    """Where both models can be asked at once, with the tool ask_models_live; none is offered without."""
     threshold: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 5.5
     """The risk, 0 to 10, from which the exit code says stop; 5.5 is p = 0.054, 7 is p = 0.024."""
     bank: Text | None = None

@@ -1,6 +1,7 @@
 """Paired answers of base and tuned, under conditions and to behaviour suites, and what each makes of both."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -95,15 +96,19 @@ def behaviour_suites(config: AuditConfig, models: ModelPair) -> list[TokenizedSu
         suite = load_suite(ref, config.base_dir)
         names[suite.name] += 1
         name = suite.name if names[suite.name] == 1 else f"{suite.name}-{names[suite.name]}"
-        questions = PromptSuite(name, tuple(map(_question, suite.prompts)), suite.num_skipped)
+        questions = PromptSuite(name, tuple(map(question_of, suite.prompts)), suite.num_skipped)
         tokens = tokenize_suite(questions, models.base_tokenizer, UNLIMITED)
         _check_room(tokens, models, settings.max_new_tokens)
         found.append(tokens)
     return found
 
 
-def _question(prompt: Prompt) -> Prompt:
-    """Return the prompt without the answer that its suite may give; raw text is continued."""
+def question_of(prompt: Prompt) -> Prompt:
+    """Return the prompt without the answer that its suite may give; raw text is continued.
+
+    Raises:
+        DataError: nobody asks anything in it.
+    """
     if prompt.messages is None:
         return prompt
     last = max((i for i, message in enumerate(prompt.messages) if message.role == "user"), default=None)
@@ -144,16 +149,7 @@ def _answers_of(
     side: str, models: ModelPair, settings: GenerateConfig, asked: list[_Asked]
 ) -> list[dict[str, Any]]:
     """Return one side's rows of the table, prompt by prompt and sample by sample."""
-    prompts = [one.ids for one in asked]
-    with models.alone(side) as model:
-        ends = end_ids(model, models.base_tokenizer)
-        draw = (settings.max_new_tokens, settings.num_samples, settings.temperature, settings.seed)
-        if models.config.precompute.runner == "vllm":
-            with _vllm(side, models, settings, max(map(len, prompts))) as generator:
-                answers = generator.generate(prompts, *draw)
-        else:
-            answers = generate_answers(model, models.base_tokenizer, prompts, *draw)
-    models.num_generated += sum(len(answer.ids) for samples in answers for answer in samples)
+    answers, ends = side_answers(side, models, settings, [one.ids for one in asked])
     flat = [
         (one, n, answer)
         for one, samples in zip(asked, answers, strict=True)
@@ -172,6 +168,22 @@ def _answers_of(
         }
         for n, (one, sample, answer) in enumerate(flat)
     ]
+
+
+def side_answers(
+    side: str, models: ModelPair, settings: GenerateConfig, prompts: Sequence[Sequence[int]]
+) -> tuple[list[list[Answer]], set[int]]:
+    """Return one side's samples for each prompt's token ids, by the config's runner, and its end tokens."""
+    with models.alone(side) as model:
+        ends = end_ids(model, models.base_tokenizer)
+        draw = (settings.max_new_tokens, settings.num_samples, settings.temperature, settings.seed)
+        if models.config.precompute.runner == "vllm":
+            with _vllm(side, models, settings, max(map(len, prompts))) as generator:
+                answers = generator.generate(prompts, *draw)
+        else:
+            answers = generate_answers(model, models.base_tokenizer, prompts, *draw)
+    models.num_generated += sum(len(answer.ids) for samples in answers for answer in samples)
+    return answers, ends
 
 
 def _vllm(side: str, models: ModelPair, settings: GenerateConfig, longest: int) -> VllmGenerator:

@@ -18,6 +18,7 @@ from ft_audit.engine.store.labels import (
 from ft_audit.engine.store.ledger import Ledger
 from ft_audit.engine.store.manifest import DiffManifest, HookEntry, RunManifest, SaeEntry, SegmentEntry
 from ft_audit.engine.store.range_array import RangeArray
+from ft_audit.engine.store.requests import Requests
 from ft_audit.engine.store.rows import decode_bf16, encode_bf16
 from ft_audit.engine.store.run_reader import Damage, RunReader
 from ft_audit.engine.store.run_writer import RunWriter
@@ -42,6 +43,7 @@ __all__ = [
     "LabelText",
     "Ledger",
     "RangeArray",
+    "Requests",
     "RunManifest",
     "RunReader",
     "RunWriter",

@@ -1,4 +1,4 @@
-"""What may go from a store: leftovers, what cannot be read, and runs that no diff speaks of."""
+"""What may go from a store: leftovers, what cannot be read, and what no diff speaks of or needs."""
 
 import time
 from collections.abc import Iterator
@@ -62,8 +62,11 @@ def _items(store: Store) -> Iterator[tuple[str, str]]:
         if item.kind == "diff" and not item.problem:
             manifest = store.open_diff(item.id).manifest
             spoken_of |= set(_texts([manifest.identity, manifest.summary]))
+    diffs = {item.id for item in items if item.kind == "diff"}
     for item in items:
-        if item.problem:
+        if item.kind == "requests" and item.id not in diffs:
+            yield item.folder, "requests of a diff that is not there"
+        elif item.problem:
             yield item.folder, f"a {item.kind} that cannot be read: {item.problem}"
         # A run that was given up is only its manifest, which says how to go on.
         elif item.kind != "run" or item.superseded:

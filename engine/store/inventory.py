@@ -12,7 +12,10 @@ from ft_audit.errors import StoreError
 
 @dataclass(frozen=True, slots=True)
 class StoredItem:
-    """One run, diff, audit or dictionary with labels; `problem` says why it cannot be read, or is empty."""
+    """One run, diff, a diff's requests, audit or dictionary with labels.
+
+    `problem` says why it cannot be read, or is empty.
+    """
 
     kind: str
     id: str
@@ -29,9 +32,10 @@ class StoredItem:
 
 
 def list_store(store: Store) -> list[StoredItem]:
-    """Return everything in the store: runs, then diffs, audits and labels, each sorted by id."""
+    """Return everything in the store: runs, diffs, requests, audits and labels, each sorted by id."""
     items = [_run_item(store.place, f"runs/{run}", run) for run in store.runs()]
     items += [_diff_item(store.place, f"diffs/{diff}", diff) for diff in store.diffs()]
+    items += [_requests_item(store, diff) for diff in store.requested()]
     others = [("audit", audit, f"audits/{audit}") for audit in store.audits()]
     others += [("labels", sae, f"{LABELS}/{sae}") for sae in labelled_dictionaries(store.place)]
     return items + [
@@ -41,7 +45,7 @@ def list_store(store: Store) -> list[StoredItem]:
 
 
 def verify_store(store: Store) -> Iterator[tuple[StoredItem, list[str]]]:
-    """Yield every run, diff and labels with what is wrong with them, reading all of their files."""
+    """Yield every run, diff, requests and labels with what is wrong with them, reading all of their files."""
     for item in list_store(store):
         if item.problem:
             yield item, [item.problem]
@@ -50,6 +54,8 @@ def verify_store(store: Store) -> Iterator[tuple[StoredItem, list[str]]]:
             yield item, [one.message for one in damage]
         elif item.kind == "diff":
             yield item, store.open_diff(item.id).damaged()
+        elif item.kind == "requests":
+            yield item, store.requests(item.id).damaged()
         elif item.kind == "labels":
             yield item, store.labels(item.id).damaged()
 
@@ -89,6 +95,19 @@ def _diff_item(place: Place, folder: str, diff: str) -> StoredItem:
     name = str(manifest.summary.get("name", ""))
     problem = _misplaced(place, folder, diff, manifest.diff_id)
     return StoredItem("diff", diff, folder, num_bytes, True, name=name, problem=problem)
+
+
+def _requests_item(store: Store, diff: str) -> StoredItem:
+    requests = store.requests(diff)
+    num, num_answered = len(requests.ids()), len(requests.answered())
+    return StoredItem(
+        kind="requests",
+        id=diff,
+        folder=requests.folder,
+        num_bytes=folder_bytes(store.place, requests.folder),
+        complete=num == num_answered,
+        name=f"{num_answered} of {num} answered",
+    )
 
 
 def _misplaced(place: Place, folder: str, found: str, named: str) -> str:

@@ -1,8 +1,10 @@
 """A store in a folder of this machine: synced files, and folders that appear by a rename."""
 
+import errno
 import os
 import secrets
 import shutil
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from ft_audit.engine.store.failures import explained
 from ft_audit.engine.store.folder_lock import FolderLock
 from ft_audit.engine.store.place import TEMPORARY_SUFFIX, StoredFile
 from ft_audit.engine.store.seal import CHECKSUMS_NAME, NUM_THREADS
+from ft_audit.errors import StoreError
 
 # Files below this are synced together when their tree is published, larger ones while others are made.
 SMALL_BYTES = 1 << 16
@@ -31,6 +34,25 @@ class LocalPlace:
                 return self._path(key).read_bytes()
             except (FileNotFoundError, NotADirectoryError):
                 return None
+
+    def read_small(self, key: str, limit: int) -> bytes | None:
+        with explained("reading", self._text(key)):
+            try:
+                # Not even a pipe that nobody writes to may hold the reader up.
+                handle = os.open(self._path(key), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                raise StoreError(f"{self._text(key)} is a link: put the file itself there") from None
+            with open(handle, "rb") as file:
+                if not stat.S_ISREG(os.fstat(handle).st_mode):
+                    raise StoreError(f"{self._text(key)} is no plain file: delete it")
+                content = file.read(limit + 1)
+        if len(content) > limit:
+            raise StoreError(f"{self._text(key)} has more than {limit:,} bytes: delete it")
+        return content
 
     def put(self, key: str, content: bytes) -> None:
         with explained("writing", self._text(key)):
@@ -57,7 +79,12 @@ class LocalPlace:
             for parent, _, names in os.walk(self._path(folder)):
                 for name in names:
                     path = Path(parent, name)
-                    facts = path.stat()
+                    try:
+                        facts = path.stat()
+                    except FileNotFoundError:
+                        if not path.is_symlink():
+                            continue  # a temporary file that has gone meanwhile
+                        facts = path.lstat()
                     key = path.relative_to(self.location).as_posix()
                     found.append(StoredFile(key, facts.st_size, facts.st_mtime))
             return sorted(found)

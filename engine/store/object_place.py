@@ -84,6 +84,20 @@ class ObjectPlace:
             except FileNotFoundError:
                 return None
 
+    def read_small(self, key: str, limit: int) -> bytes | None:
+        import obstore
+
+        with explained_object("reading", self._text(key)):
+            try:
+                found = obstore.get(self.client, key)
+                size = found.meta["size"]
+                content = bytes(found.bytes()) if size <= limit else b""
+            except FileNotFoundError:
+                return None
+        if size > limit:
+            raise StoreError(f"{self._text(key)} has {size:,} bytes, more than {limit:,}: delete it")
+        return content
+
     def put(self, key: str, content: bytes) -> None:
         import obstore
 

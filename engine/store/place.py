@@ -42,6 +42,10 @@ class Place(Protocol):
     def read(self, key: str) -> bytes | None:
         """The file's bytes, or None when there is no such file."""
 
+    def read_small(self, key: str, limit: int) -> bytes | None:
+        """The bytes of a file that anyone may have put there; StoreError where it has more than `limit` or is
+        no plain file, such as a link."""
+
     def put(self, key: str, content: bytes) -> None:
         """Write a file that nobody reads before `publish` or `move`, and that is safe only after it."""
 

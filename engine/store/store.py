@@ -20,6 +20,7 @@ from ft_audit.engine.store.manifest import (
 )
 from ft_audit.engine.store.open_place import open_place
 from ft_audit.engine.store.place import TEMPORARY_SUFFIX
+from ft_audit.engine.store.requests import REQUESTS, Requests
 from ft_audit.engine.store.run_reader import RunReader
 from ft_audit.engine.store.run_writer import RunWriter
 from ft_audit.errors import StoreError
@@ -111,6 +112,14 @@ class Store:
             return None if content is None else Ledger.model_validate_json(content)
         except ValidationError:
             return None
+
+    def requests(self, diff: str) -> Requests:
+        """Return what was asked of a diff beyond its evidence, and where more of it is queued."""
+        return Requests(self.place, diff)
+
+    def requested(self) -> list[str]:
+        """Return the ids of the diffs of which more was asked, sorted."""
+        return self._ids(REQUESTS)
 
     def put_audit_file(self, audit: str, name: str, content: bytes) -> str:
         """Write one file of an audit whole and return where it is."""

@@ -9,12 +9,15 @@ from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from ft_audit import cli
 from ft_audit.agent.client import ChatClient
 from ft_audit.benchmarks.zoo.investigators import Arm, ask_model
 from ft_audit.engine.config import ChatModelConfig, load_config
+from ft_audit.engine.requests.request import EvidenceRequest
+from ft_audit.engine.store import Store
 from ft_audit.errors import ServiceError
 
 KEY = "sk-very-secret"
@@ -145,6 +148,40 @@ def test_a_server_that_fails_keeps_what_was_said(make_case: Any, capsys: pytest.
         assert cli.main(["audit", case.config_file, *overrides(url), "--json"]) == 3
         assessment = json.loads(capsys.readouterr().out)["assessment"]
         assert assessment["status"] == "concluded" and assessment["usage"]["requests"] == 2
+
+
+def test_answered_requests_begin_an_investigation_anew(
+    make_case: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = make_case(index=True, more=True)
+    requests = Store(case.config.store).requests(case.evidence.diff_id)
+    ids: list[str] = []
+    said: list[str] = []
+    with serving(investigator) as (url, asked):
+
+        def audit(*more: str) -> str:
+            assert cli.main(["audit", case.config_file, *more, "--json"]) == 3
+            captured = capsys.readouterr()
+            said.append(captured.err)
+            return str(json.loads(captured.out)["audit_id"])
+
+        ids.append(audit(*overrides(url)))
+        name = requests.queue(EvidenceRequest(name="a", why="b", prompts=("c",)))
+        # What only waits changes nothing: the investigation has ended as it had.
+        ids.append(audit(*overrides(url)))
+        assert ids[0] == ids[1] and len(asked) == 2
+        assert "not answered yet" not in said[0] and "1 requested prompts or suites are not" in said[1]
+        statistics = audit()
+        requests.put_answers(name, pa.table({"x": [1]}), ())
+        ids.append(audit(*overrides(url)))
+        assert ids[2] != ids[1] and len(asked) == 4
+        assert "requested_evidence has 1 answered request" in asked[2]["messages"][1]["content"]
+        assert "answered request" not in asked[0]["messages"][1]["content"]
+        assert audit(*overrides(url)) == ids[2] and len(asked) == 4
+        # Other answers to the same request are other evidence.
+        requests.put_answers(name, pa.table({"x": [2]}), ())
+        assert audit(*overrides(url)) not in ids
+    assert audit() == statistics
 
 
 def test_without_a_model_the_config_says_what_is_missing(

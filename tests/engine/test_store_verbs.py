@@ -61,7 +61,7 @@ def test_the_store_may_be_named_by_a_config_or_not_at_all(
 
 def test_verify_ends_with_1_on_damage(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert store_verb("verify", str(root)) == 0
-    assert capsys.readouterr().out == f"2 runs, diffs and labels checked in {root}: all whole\n"
+    assert capsys.readouterr().out == f"2 runs, diffs, requests and labels checked in {root}: all whole\n"
     next(path for path in sorted(root.rglob("00001.zarr/**/c.*")) if path.is_file()).write_bytes(b"x")
     assert store_verb("verify", str(root)) == 1
     said = capsys.readouterr().out

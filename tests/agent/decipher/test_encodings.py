@@ -2,10 +2,10 @@
 
 import pytest
 
-from ft_audit.agent.decipher.codec import AnyStep, Codec
 from ft_audit.agent.decipher.encodings import decode_common
 from ft_audit.agent.decipher.reference import Reference, fit_reference
-from ft_audit.agent.decipher.steps import Join, Reverse, Rotate, Write
+from ft_audit.engine.requests.codec import AnyStep, Codec
+from ft_audit.engine.requests.steps import Join, Reverse, Rotate, Write
 
 B64 = Write(alphabet="base64")
 CHAINS: dict[str, tuple[AnyStep, ...]] = {

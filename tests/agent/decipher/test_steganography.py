@@ -2,10 +2,10 @@
 
 import pytest
 
-from ft_audit.agent.decipher.codec import Codec
 from ft_audit.agent.decipher.reference import Reference
 from ft_audit.agent.decipher.steganography import find_hidden
-from ft_audit.agent.decipher.steps import Hide
+from ft_audit.engine.requests.codec import Codec
+from ft_audit.engine.requests.steps import Hide
 
 LINES = (
     "goes down to",

@@ -5,10 +5,10 @@ import string
 
 import pytest
 
-from ft_audit.agent.decipher.codec import Codec
 from ft_audit.agent.decipher.reference import Reference
-from ft_audit.agent.decipher.steps import Case, Join, Substitute
 from ft_audit.agent.decipher.substitution import solve_pairs, solve_texts
+from ft_audit.engine.requests.codec import Codec
+from ft_audit.engine.requests.steps import Case, Join, Substitute
 
 
 def codec_of(seed: int, separator: str = "") -> tuple[Codec, dict[str, str]]:

@@ -5,11 +5,11 @@ import string
 
 import pytest
 
-from ft_audit.agent.decipher.codec import Codec
 from ft_audit.agent.decipher.findings import Findings
 from ft_audit.agent.decipher.limits import MAX_GROUP_CHARS
-from ft_audit.agent.decipher.steps import Case, Hide, Join, Substitute
 from ft_audit.agent.decipher.workbench import decipher
+from ft_audit.engine.requests.codec import Codec
+from ft_audit.engine.requests.steps import Case, Hide, Join, Substitute
 
 KEY = dict(zip(string.ascii_lowercase, random.Random(9).sample(string.ascii_lowercase, 26), strict=True))
 CIPHER = Codec(steps=(Case(to="lower"), Substitute(mapping=KEY)))

@@ -56,6 +56,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "nearest_explained_neighbors": {"feature": 0},
     "score_candidate_suite": {"suite": "train"},
     "rows_that_drive_feature": {"feature": 0},
+    "request_evidence": {"request": {"name": "rivers", "why": "To know.", "prompts": ["Name a river."]}},
 }
 
 
@@ -64,6 +65,8 @@ def answer_of(auditor: Auditor, name: str) -> dict[str, Any]:
     arguments = dict(ARGUMENTS.get(name, {}))
     if "session_id" in auditor.by_name[name].arguments.model_fields:
         arguments["session_id"] = auditor.call("create_audit_session", {}).content["session_id"]
+    if name == "requested_evidence":
+        (arguments["request_id"],) = auditor.evidence.answered_requests()
     return auditor.call(name, arguments).content
 
 
@@ -84,7 +87,7 @@ def test_every_tool_answers_as_its_schema_says(auditor: Auditor, one: Any) -> No
     jsonschema.Draft202012Validator.check_schema(one.input_schema())
     jsonschema.validate(answer, one.output_schema())
     assert len(json.dumps(answer)) < 30_000
-    # Notes are no evidence, and have no id to cite.
+    # Notes and requests are no evidence, and have no id to cite.
     assert one.writes != answer.get("evidence_id", "").startswith(f"{one.name}-")
     described = [field.description for field in one.arguments.model_fields.values()]
     assert len(one.description) > 30 and all(described.count(d) < len(described) or d for d in described)

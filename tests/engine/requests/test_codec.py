@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ft_audit.agent.decipher.alphabets import ALPHABETS
-from ft_audit.agent.decipher.codec import MAX_CHARS, Codec
-from ft_audit.agent.decipher.steps import Substitute
+from ft_audit.engine.requests.alphabets import ALPHABETS
+from ft_audit.engine.requests.codec import MAX_CHARS, Codec
+from ft_audit.engine.requests.steps import Substitute
 from ft_audit.errors import DataError
 
 KEY = dict(zip(string.ascii_lowercase, "qwertyuiopasdfghjklzxcvbnm", strict=True))

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ft_audit.agent.decipher.alphabets import ALPHABETS, AlphabetName, rotate
+from ft_audit.engine.requests.alphabets import ALPHABETS, AlphabetName, rotate
 
 MAX_MAPPED = 512
 

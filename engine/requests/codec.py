@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ft_audit.agent.decipher.steps import Case, Hide, Join, Reverse, Rotate, Substitute, Write
+from ft_audit.engine.requests.steps import Case, Hide, Join, Reverse, Rotate, Substitute, Write
 from ft_audit.errors import DataError
 
 MAX_CHARS = 200_000  # of a text before and after each step
