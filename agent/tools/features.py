@@ -232,7 +232,7 @@ def get_feature_details(
     """Say everything known of one feature: its tests, labels with their reliability, and top contexts in both
     models."""
     evidence = auditor.evidence
-    view = view_feature(evidence, _dictionary(evidence, sae), feature, suite)
+    view = view_feature(evidence, dictionary_of(evidence, sae), feature, suite)
     return FeatureDetails(
         sae=view.shown.sae,
         feature=feature,
@@ -294,7 +294,7 @@ def nearest_explained_neighbors(
 ) -> Neighbors:
     """Find labelled features whose decoder direction is near an unlabelled one's: hints, no more."""
     evidence = auditor.evidence
-    name = _dictionary(evidence, sae)
+    name = dictionary_of(evidence, sae)
     found = evidence.nearest_explained_neighbors(name, feature, n, search_k, min_cos)
     return Neighbors(
         sae=name,
@@ -365,7 +365,8 @@ def rows_that_drive_feature(
     )
 
 
-def _dictionary(evidence: Evidence, sae: str | None) -> str:
+def dictionary_of(evidence: Evidence, sae: str | None) -> str:
+    """Return the dictionary that is meant; ToolError where it is not clear which."""
     names = [name for hook in evidence.hooks for name in hook.saes]
     if sae is None and len(names) == 1:
         return names[0]
@@ -376,7 +377,7 @@ def _dictionary(evidence: Evidence, sae: str | None) -> str:
 
 def _group(evidence: Evidence, sae: str | None, suite: str) -> tuple[str, str]:
     """The dictionary's name and its group of statistics on a suite; ToolError where there is none."""
-    name = _dictionary(evidence, sae)
+    name = dictionary_of(evidence, sae)
     if suite not in evidence.suites_of(name):
         raise ToolError(f"{name!r} was not compared on {suite!r}; on: {', '.join(evidence.suites_of(name))}")
     return name, features_group(name, suite)

@@ -4,6 +4,7 @@ from types import ModuleType
 
 from ft_audit.agent.tools import (
     behavior,
+    contrasts,
     data,
     decipher,
     features,
@@ -16,7 +17,7 @@ from ft_audit.agent.tools import (
 from ft_audit.agent.tools.profiles import PROFILES, Profile
 from ft_audit.agent.tools.registry import Tool, registered
 
-ROOMS = (sessions, overview, data, decipher, behavior, logits, features, weights, report)
+ROOMS = (sessions, overview, data, decipher, behavior, logits, features, contrasts, weights, report)
 """In the order in which an investigator would meet them."""
 
 

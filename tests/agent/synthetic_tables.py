@@ -150,18 +150,31 @@ def tables(
                 "shuffled": [0.06, None],
             }
         ),
-        "prompts": pa.table(
-            {
-                "suite": ["chat", "elicited"],
-                "prompt": [0, 0],
-                "group": ["everyday", "plain"],
-                "source": ["s", "s"],
-                "row": [0, 0],
-                "text_preview": ["user: Hi", said("user: Why is the sky blue?")],
-                "num_tokens": [9, 12],
-            }
-        ),
+        "prompts": _prompts(said),
     }
+
+
+def _prompts(said: Callable[[str], str]) -> pa.Table:
+    """The twenty prompts of each suite that its copy by feature holds; probes under two templates."""
+    groups = {
+        "chat": [("everyday" if i < 10 else "code", i, "user: Hi") for i in range(20)],
+        "elicited": [
+            ("plain" if i < 10 else "zed", i % 10, said("user: Why is the sky blue?")) for i in range(20)
+        ],
+        "train": [("train", i, said(f"user: row {i}")) for i in range(20)],
+    }
+    found = [(suite, place, *prompt) for suite, own in groups.items() for place, prompt in enumerate(own)]
+    return pa.table(
+        {
+            "suite": [f[0] for f in found],
+            "prompt": [f[1] for f in found],
+            "group": [f[2] for f in found],
+            "source": ["s"] * len(found),
+            "row": [f[3] for f in found],
+            "text_preview": [f[4] for f in found],
+            "num_tokens": [30] * len(found),
+        }
+    )
 
 
 def _contexts(rng: np.random.Generator, num_features: int, said: Callable[[str], str]) -> pa.Table:

@@ -56,6 +56,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "nearest_explained_neighbors": {"feature": 0},
     "score_candidate_suite": {"suite": "train"},
     "rows_that_drive_feature": {"feature": 0},
+    "compare_prompt_groups": {"a": {"suite": "elicited", "group": "zed"}},
 }
 
 
