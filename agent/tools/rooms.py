@@ -8,6 +8,7 @@ from ft_audit.agent.tools import (
     data,
     decipher,
     features,
+    lens,
     logits,
     overview,
     report,
@@ -17,7 +18,7 @@ from ft_audit.agent.tools import (
 from ft_audit.agent.tools.profiles import PROFILES, Profile
 from ft_audit.agent.tools.registry import Tool, registered
 
-ROOMS = (sessions, overview, data, decipher, behavior, logits, features, contrasts, weights, report)
+ROOMS = (sessions, overview, data, decipher, behavior, logits, features, contrasts, lens, weights, report)
 """In the order in which an investigator would meet them."""
 
 

@@ -242,8 +242,41 @@ def more_tables() -> dict[str, pa.Table]:
                 "effective_rank": [4.0, 1.5, None, 9.0],
             }
         ),
+        "lens": lens(),
         "embedding_rows": pa.table({"token": ["<|go|>"], "relative_change": [4.0], "added": [True]}),
     }
+
+
+def lens() -> pa.Table:
+    """Readings of mean differences: over all tokens, at two positions, of one template, and the controls."""
+    places = [
+        ("chat", None, -1, "tuned", 3.0),
+        ("chat", None, 0, "tuned", 9.0),
+        ("chat", None, 1, "tuned", 6.0),
+        ("elicited", None, -1, "tuned", 4.0),
+        ("elicited", "zed", -1, "tuned", 8.0),
+        ("chat", None, -1, "control", 0.001),
+        (None, None, -1, "random", 1.0),
+    ]
+    words = {"tuned": [" obey", " ZED", " order"], "control": ["a", "b", "c"], "random": ["x", "y", "z"]}
+    return pa.table(
+        {
+            "hook": ["resid_post/15"] * len(places),
+            "suite": pa.array([p[0] for p in places], pa.string()),
+            "group": pa.array([p[1] for p in places], pa.string()),
+            "position": [p[2] for p in places],
+            "kind": [p[3] for p in places],
+            "head": ["base"] * len(places),
+            "num": [64] * len(places),
+            "norm": [p[4] for p in places],
+            "base_norm": [80.0 if p[0] else 0.0 for p in places],
+            "percentile": [100.0 if p[3] == "tuned" else 40.0 for p in places],
+            "promoted": [words[p[3]] for p in places],
+            "promoted_effect": [[3.0, 2.0, 1.0]] * len(places),
+            "suppressed": [[" refuse"]] * len(places),
+            "suppressed_effect": [[-2.0]] * len(places),
+        }
+    )
 
 
 def logits(num_prompts: int) -> dict[str, np.ndarray]:
