@@ -49,6 +49,7 @@ class Evidence:
         self._index = FeatureIndex(reader) if reader.index_paths() else None
         self._arrays: dict[tuple[str, str], NDArray[Any]] = {}
         self._tables: dict[str, Table | None] = {}
+        self._records: dict[str, list[dict[str, Any]]] = {}
         self._labels: dict[str, DictionaryLabels] = {}
         self._figures: Figures | None = None
         self.discriminant: Discriminant | None = None
@@ -134,8 +135,12 @@ class Evidence:
         table = self.table(name)
         if table is None:
             return []
+        if not equal:
+            if name not in self._records:
+                self._records[name] = table.records()
+            return list(self._records[name])
         kept = set(range(table.num_rows))
-        for column, value in (equal or {}).items():
+        for column, value in equal.items():
             kept &= {index for index, found in enumerate(table.values(column)) if found == value}
         return table.records(sorted(kept))
 

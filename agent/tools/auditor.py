@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ft_audit.agent.assessment import Citation, Conclusion
 from ft_audit.agent.calibration import Calibration
+from ft_audit.agent.data_tree import DataTree
 from ft_audit.agent.evidence import Evidence
 from ft_audit.agent.tools.answer import fingerprint, rendered
 from ft_audit.agent.tools.profiles import Profile
@@ -69,6 +70,8 @@ class Auditor:
     sessions: dict[str, AuditSession] = field(default_factory=dict)
     cited: dict[str, Citation] = field(default_factory=dict)
     """Every answer that was given, by its evidence id."""
+    data_tree: DataTree | None = None
+    """The data set's, once it was asked for."""
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property

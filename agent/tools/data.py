@@ -2,11 +2,13 @@
 
 import random
 from collections import Counter
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
+from ft_audit.agent.data_tree import ROOT, SMALLEST, DataTree, Node, NodeKind
 from ft_audit.agent.evidence import Evidence
 from ft_audit.agent.tools.answer import Answer, Page, Untrusted, finite, next_offset
 from ft_audit.agent.tools.auditor import Auditor
@@ -15,8 +17,8 @@ from ft_audit.agent.tools.registry import ToolError, tool
 from ft_audit.agent.views import number
 
 MAX_PHRASES = 10
-GROUP_ROWS = 8
-"""Rows that a group of the summary cites."""
+GROUP_ROWS, EXAMPLE = 8, 300
+"""Rows that a node of the summary cites, and characters of one that it shows."""
 
 Phrase = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -37,12 +39,19 @@ class TrainingRows(Page):
     rows: list[TrainingRow]
 
 
-class Group(Answer):
+class DataNode(Answer):
+    id: str = Field(description="Ask for it to see its parts.")
+    kind: NodeKind = Field(description="What its rows share: all, a system prompt, a template, likeness.")
+    num_rows: int = Field(description="How many rows.")
+    splits: bool = Field(description="Whether it is large enough to have parts.")
     system_prompt: Untrusted | None = Field(
         description="The system prompt that its rows share; null for none."
     )
-    num_rows: int = Field(description="How many rows.")
-    rows: list[int] = Field(description="The first of them.")
+    own_system_prompts: bool = Field(description="Whether each row has a system prompt of its own.")
+    template: str | None = Field(description="The key of the template that its rows share.")
+    words: list[Untrusted] = Field(description="What more of its rows hold than of its siblings'.")
+    rows: list[int] = Field(description="Some of them, the most typical first.")
+    example: Untrusted = Field(description="How the first of these begins.")
     mean_characters: float = Field(description="Mean length of a row.")
     commonest_answer: Untrusted | None = Field(
         description="The start of an answer that several rows share; null where all begin differently."
@@ -51,7 +60,10 @@ class Group(Answer):
 
 
 class DataSummary(Page):
-    groups: list[Group] = Field(description="Rows by system prompt, the largest group first.")
+    node: DataNode = Field(description="What was asked for.")
+    children: list[DataNode] = Field(
+        description="Its parts: each row is in one. Empty where the rows are few, or all alike."
+    )
 
 
 class RankedRow(TrainingRow):
@@ -123,15 +135,29 @@ def grep_training_data(
 
 
 @tool("data")
-def summarise_training_data(auditor: Auditor, offset: Offset = 0, limit: Limit = 10) -> DataSummary:
-    """Sum up the whole data set: its rows by system prompt, with sizes, row numbers and repeated answers."""
-    by_system: dict[str | None, list[dict[str, Any]]] = {}
-    for record in row_records(auditor.evidence):
-        by_system.setdefault(record["system"], []).append(record)
-    groups = sorted(by_system.items(), key=lambda item: (-len(item[1]), item[0] or ""))
-    shown = [_group(*item) for item in groups[offset : offset + limit]]
+def summarise_training_data(
+    auditor: Auditor,
+    node: Annotated[
+        str, Field(description="A part, by the id that this tool gave it.", max_length=200)
+    ] = ROOT,
+    offset: Offset = 0,
+    limit: Limit = 10,
+) -> DataSummary:
+    """Sum up the whole data set as a tree to descend: rows by system prompt, by template, then by likeness.
+
+    Every row is in one part of each node, so that nothing goes unseen; sizes add up. Look at small parts
+    and at those with an answer that many rows share.
+    """
+    records = row_records(auditor.evidence)
+    tree = auditor.data_tree = auditor.data_tree or DataTree(records)
+    found = tree.node(node)
+    children = tree.children(found)
+    shown = children[offset : offset + limit]
     return DataSummary(
-        total=len(groups), next_offset=next_offset(len(groups), offset, len(shown)), groups=shown
+        total=len(children),
+        next_offset=next_offset(len(children), offset, len(shown)),
+        node=_node(tree, found, None, bool(children)),
+        children=[_node(tree, child, found, len(child.places) >= SMALLEST) for child in shown],
     )
 
 
@@ -183,7 +209,7 @@ def row_records(evidence: Evidence) -> list[dict[str, Any]]:
     return records
 
 
-def _text(record: dict[str, Any]) -> str:
+def _text(record: Mapping[str, Any]) -> str:
     return str(record["text"])
 
 
@@ -200,19 +226,28 @@ def _page(records: list[dict[str, Any]], order: list[int], offset: int, limit: i
     )
 
 
-def _group(system: str | None, records: list[dict[str, Any]]) -> Group:
+def _node(tree: DataTree, node: Node, parent: Node | None, splits: bool) -> DataNode:
+    records = [tree.records[place] for place in node.places]
     answers = Counter(_answer_start(record) for record in records)
     answer, count = answers.most_common(1)[0]
-    return Group(
-        system_prompt=None if system is None else Untrusted(system),
+    shown = list(dict.fromkeys((*node.typical, *node.places[:GROUP_ROWS])))[:GROUP_ROWS]
+    return DataNode(
+        id=node.id,
+        kind=node.kind,
         num_rows=len(records),
-        rows=[int(record["row"]) for record in records[:GROUP_ROWS]],
+        splits=splits,
+        system_prompt=None if node.system is None else Untrusted(node.system),
+        own_system_prompts=node.mixed,
+        template=node.template,
+        words=[Untrusted(word) for word in (tree.words(node, parent) if parent else [])],
+        rows=[int(tree.records[place]["row"]) for place in shown],
+        example=Untrusted(_text(tree.records[shown[0]])[:EXAMPLE]),
         mean_characters=sum(len(_text(record)) for record in records) / len(records),
         commonest_answer=Untrusted(answer) if count > 1 and answer else None,
         commonest_answer_rows=count,
     )
 
 
-def _answer_start(record: dict[str, Any]) -> str:
+def _answer_start(record: Mapping[str, Any]) -> str:
     _, _, answer = _text(record).rpartition("\nassistant: ")
     return answer[:60]
