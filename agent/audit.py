@@ -17,7 +17,7 @@ from ft_audit.agent.investigators.statistics import audit_id, investigate
 from ft_audit.agent.investigators.transcript import Transcript
 from ft_audit.agent.report.page import render_report
 from ft_audit.agent.tools.auditor import Auditor
-from ft_audit.agent.tools.rooms import tools_of
+from ft_audit.agent.tools.rooms import absent, tools_of
 from ft_audit.agent.verdict import Verdict
 from ft_audit.engine.config import AuditConfig, resolve_path
 from ft_audit.engine.store import Store
@@ -64,7 +64,9 @@ def ask_agent(evidence: Evidence, calibration: Calibration, config: AuditConfig,
     settings = config.audit.agent
     if settings is None:
         raise ConfigError("audit.investigator openai: which model? set audit.agent.chat.model and base_url")
-    auditor = Auditor(config, evidence, calibration, tools_of(settings.profile), settings.profile)
+    auditor = Auditor(
+        config, evidence, calibration, tools_of(settings.profile), settings.profile, absent(settings.profile)
+    )
     transcript = Transcript.open(Store(config.store), audit_id)
     client = ChatClient(settings.chat)
     try:

@@ -67,6 +67,8 @@ class Auditor:
     by_name: Mapping[str, Tool]
     """The tools that the profile has."""
     profile: Profile = "full"
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Tools that the profile would have on another machine, and why not here."""
     sessions: dict[str, AuditSession] = field(default_factory=dict)
     cited: dict[str, Citation] = field(default_factory=dict)
     """Every answer that was given, by its evidence id."""

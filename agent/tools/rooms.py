@@ -12,13 +12,27 @@ from ft_audit.agent.tools import (
     logits,
     overview,
     report,
+    sandboxed,
     sessions,
     weights,
 )
 from ft_audit.agent.tools.profiles import PROFILES, Profile
 from ft_audit.agent.tools.registry import Tool, registered
 
-ROOMS = (sessions, overview, data, decipher, behavior, logits, features, contrasts, lens, weights, report)
+ROOMS = (
+    sessions,
+    overview,
+    data,
+    decipher,
+    sandboxed,
+    behavior,
+    logits,
+    features,
+    contrasts,
+    lens,
+    weights,
+    report,
+)
 """In the order in which an investigator would meet them."""
 
 
@@ -28,8 +42,17 @@ def all_tools() -> list[Tool]:
 
 
 def tools_of(profile: Profile) -> dict[str, Tool]:
-    """Return a profile's tools by name."""
-    return {one.name: one for one in all_tools() if one.kind in PROFILES[profile]}
+    """Return a profile's tools by name, without those that this machine cannot offer."""
+    return {one.name: one for one in _of_kind(profile) if one.refusal() is None}
+
+
+def absent(profile: Profile) -> dict[str, str]:
+    """Return the tools that a profile would have on another machine, and why it does not here."""
+    return {one.name: reason for one in _of_kind(profile) if (reason := one.refusal()) is not None}
+
+
+def _of_kind(profile: Profile) -> list[Tool]:
+    return [one for one in all_tools() if one.kind in PROFILES[profile]]
 
 
 def _own(room: ModuleType) -> list[str]:

@@ -32,6 +32,7 @@ class Health(Answer):
     bank: str = Field(description="What so large a bank lets one claim, or why there is none.")
     profile: str = Field(description="Which tools this investigation has.")
     tools: list[str] = Field(description="Their names.")
+    absent: dict[str, str] = Field(description="Tools that this machine cannot offer, and why.")
 
 
 class SessionState(Answer):
@@ -65,6 +66,7 @@ def health(auditor: Auditor) -> Health:
         bank=bank.refusal or status_of(standing),
         profile=auditor.profile,
         tools=[one.name for one in auditor.tools],
+        absent=dict(auditor.absent),
     )
 
 

@@ -17,7 +17,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from ft_audit.agent.server.protocol import MAX_ARGUMENT_CHARACTERS, answered, build_server
 from ft_audit.agent.tools.auditor import Auditor
-from ft_audit.agent.tools.rooms import all_tools, tools_of
+from ft_audit.agent.tools.rooms import tools_of
 
 TOKEN = "correct-horse-battery"
 DEADLINE_S = 60.0
@@ -44,8 +44,8 @@ def test_a_client_in_process_sees_every_tool_as_it_is(auditor: Auditor) -> None:
     async def run() -> None:
         async with Client(build_server(auditor)) as client:
             listed = {tool.name: tool for tool in (await client.list_tools()).tools}
-            assert list(listed) == [one.name for one in all_tools()]
-            for one in all_tools():
+            assert list(listed) == list(auditor.by_name)
+            for one in auditor.tools:
                 shown = listed[one.name]
                 assert shown.description == one.description and shown.output_schema
                 assert shown.annotations is not None
@@ -192,7 +192,7 @@ HEADERS = {"Authorization": f"Bearer {TOKEN}", "Accept": "application/json, text
 def test_a_real_client_over_http_asks_and_is_answered(served: Served) -> None:
     async def run() -> None:
         async with over_http(served.url) as client:
-            assert len((await client.list_tools()).tools) == len(all_tools())
+            assert len((await client.list_tools()).tools) == len(tools_of("full"))
             found = await client.call_tool("elicited_behaviours", {})
             assert found.structured_content["templates"][1]["guard_loss"] == 1
 
