@@ -206,6 +206,8 @@ def row_records(evidence: Evidence) -> list[dict[str, Any]]:
     records = evidence.records("rows")
     if not records:
         raise ToolError("this audit has no training data: its config names no dataset")
+    if "text" not in records[0]:
+        raise ToolError("this diff keeps no texts of its rows: run precompute again, it does now")
     return records
 
 
