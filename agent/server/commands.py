@@ -89,4 +89,5 @@ def open_auditor(ref: str | None, overrides: Sequence[str], diff: str | None, pr
     config = load_config(ref, overrides)
     evidence = find_evidence(config, diff).evidence
     calibration = find_calibration(config, evidence)
+    _ = evidence.figures  # read while nobody waits, not by the first call
     return Auditor(config, evidence, calibration, tools_of(profile), profile, absent(profile))

@@ -208,20 +208,19 @@ def differential_feature_analysis(
     ]
     if not counts:
         _group(evidence, sae, suite or "")
-    found = [
-        (float(effect), c.sae, c.suite, int(f))
-        for c in counts
-        for f, effect in _changed(evidence, c.sae, c.suite, direction)
-    ]
-    found.sort(key=lambda item: (-abs(item[0]), item[1:]))
-    shown = found[offset : offset + limit]
+    places = sorted((c.sae, c.suite) for c in counts)
+    parts = [_changed(evidence, *place, direction) for place in places]
+    place_N = np.repeat(np.arange(len(places)), [len(feature_F) for feature_F, _ in parts])
+    feature_N, effect_N = (np.concatenate([part[i] for part in parts]) for i in range(2))
+    order = np.argsort(-np.abs(effect_N), kind="stable")
+    shown = [(*places[place_N[i]], int(feature_N[i])) for i in order[offset : offset + limit]]
     return ChangedFeatures(
-        total=len(found),
-        next_offset=next_offset(len(found), offset, len(shown)),
+        total=len(order),
+        next_offset=next_offset(len(order), offset, len(shown)),
         num_tested=sum(c.num_tested for c in counts),
         num_significant=sum(c.num_significant for c in counts),
         num_above_noise=sum(c.num_above_noise for c in counts),
-        features=[_test(evidence, evidence.feature(s, u, f)) for _, s, u, f in shown],
+        features=[_test(evidence, evidence.feature(*one)) for one in shown],
     )
 
 
@@ -401,13 +400,17 @@ def _active(evidence: Evidence, sae: str, suite: str, side: str, feature: int) -
     )
 
 
-def _changed(evidence: Evidence, sae: str, suite: str, direction: str) -> list[tuple[int, float]]:
+def _changed(
+    evidence: Evidence, sae: str, suite: str, direction: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The features that changed on a suite, and their effects."""
     group = features_group(sae, suite)
     effect_F: NDArray[np.float64] = evidence.array(group, "effect").astype(np.float64)
     kept_F = evidence.changed(group) & np.isfinite(effect_F)
     if direction != "either":
         kept_F &= effect_F > 0 if direction == "rose" else effect_F < 0
-    return [(int(f), float(effect_F[f])) for f in np.flatnonzero(kept_F)]
+    found_F = np.flatnonzero(kept_F)
+    return found_F, effect_F[found_F]
 
 
 def _test(evidence: Evidence, feature: Feature) -> ChangedFeature:

@@ -111,7 +111,7 @@ def _paired(a: GroupMeans, b: GroupMeans, width: int) -> Interval:
     feature = key[starts] // num
     sum_F, sumsq_F = _sum(feature, moved, width), _sum(feature, moved**2, width)
     error_F = np.sqrt(_variance(sum_F, sumsq_F, num) / num)
-    return _interval(sum_F / num, error_F, np.full(width, num - 1.0))
+    return _interval(sum_F / num, error_F, np.array(num - 1.0))
 
 
 def _sum(feature_N: NDArray[np.int64], value_N: FloatArray, width: int) -> FloatArray:

@@ -9,7 +9,7 @@ Legend: T tokens, P prompts, F features, N non-zeros, K peaks kept a feature, S 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -39,7 +39,7 @@ class Entries(NamedTuple):
     """Entries of several features, feature by feature, each in suite order."""
 
     feature_N: NDArray[np.int64]
-    token_N: NDArray[np.integer[Any]]
+    token_N: NDArray[np.int64]
     value_N: NDArray[np.float32]
 
 
@@ -111,23 +111,36 @@ class FeatureIndex:
                 total += int(np.diff(indptr[feature : feature + 2])[0])
         return total
 
-    def entries(self, sae: str, suite: str, side: str, features: Sequence[int] | None = None) -> Entries:
-        """Every entry of one model's features in ascending order, of all or of some: read whole, so first ask
-        `num_entries` how many there are."""
-        if features is None:
-            indptr = self._indptr(sae, suite, side)
-            indptr_F1 = indptr[0 : len(indptr)]
-            whole = self._entries(sae, suite, side, 0)
-            token_N, value_N = whole.tokens[0 : indptr_F1[-1]], whole.values[0 : indptr_F1[-1]]
-            feature_N = np.repeat(np.arange(len(indptr_F1) - 1), np.diff(indptr_F1))
-            return Entries(feature_N, token_N, decode_bf16(value_N))
-        parts = [(feature, *self._entries(sae, suite, side, feature).read()) for feature in features]
-        lengths = [len(token_N) for _, token_N, _ in parts]
-        return Entries(
-            np.repeat(np.array(features, dtype=np.int64), lengths),
-            np.concatenate([np.empty(0, dtype=np.int64), *(token_N for _, token_N, _ in parts)]),
-            np.concatenate([np.empty(0, dtype=np.float32), *(value_N for _, _, value_N in parts)]),
-        )
+    def entries(
+        self,
+        sae: str,
+        suite: str,
+        side: str,
+        kept_T: NDArray[np.bool_],
+        features: Sequence[int] | None = None,
+    ) -> Entries:
+        """Return the entries of one model's features at tokens [T] that are kept, of all or of some features.
+
+        Those must ascend. All are read to choose among them, so first ask `num_entries` how many there are.
+        """
+        if features is not None:
+            parts = [self._entries(sae, suite, side, feature).read() for feature in features]
+            lengths = [len(token_N) for token_N, _ in parts]
+            feature_N = np.repeat(np.array(features, dtype=np.int64), lengths)
+            token_N = np.concatenate([np.empty(0, dtype=np.int64), *(part[0] for part in parts)])
+            value_N = np.concatenate([np.empty(0, dtype=np.float32), *(part[1] for part in parts)])
+            kept = np.flatnonzero(kept_T[token_N])
+            return Entries(feature_N[kept], token_N[kept], value_N[kept])
+        indptr = self._indptr(sae, suite, side)
+        indptr_F1 = indptr[0 : len(indptr)]
+        whole = self._entries(sae, suite, side, 0)
+        stored_N = whole.tokens[0 : int(indptr_F1[-1])]
+        kept = np.flatnonzero(kept_T[stored_N])
+        # How many are kept before each feature's first one says which feature each is of.
+        kept_F1 = np.searchsorted(kept, indptr_F1)
+        feature_N = np.repeat(np.arange(len(indptr_F1) - 1), np.diff(kept_F1))
+        values = whole.values[0 : int(indptr_F1[-1])]
+        return Entries(feature_N, stored_N[kept].astype(np.int64), decode_bf16(values[kept]))
 
     def counted(self, suite: str) -> NDArray[np.bool_]:
         """Which of the suite's tokens count in both models [T]."""

@@ -81,14 +81,12 @@ def _side(
     num_places: int,
 ) -> _Side:
     """Sum one model's entries by feature and prompt; they come in that order, so each sum is over a run."""
-    feature_E, token_E, value_E = index.entries(sae, suite, side, features)
-    place_E = place_T[token_E]
-    kept = np.flatnonzero(place_E >= 0)
-    key_K = feature_E[kept] * num_places + place_E[kept]
+    feature_K, token_K, value_K = index.entries(sae, suite, side, place_T >= 0, features)
+    key_K = feature_K * num_places + place_T[token_K]
     if not len(key_K):
         return _Side(key_K, np.empty(0), key_K)
     starts_M = np.flatnonzero(np.concatenate([[True], key_K[1:] != key_K[:-1]]))
-    sum_M = np.add.reduceat(value_E[kept].astype(np.float64), starts_M)
+    sum_M = np.add.reduceat(value_K.astype(np.float64), starts_M)
     return _Side(key_K[starts_M], sum_M, np.diff(starts_M, append=len(key_K)))
 
 

@@ -49,8 +49,8 @@ def test_a_planted_difference_is_found_and_nothing_else(auditor: Auditor, monkey
     index = auditor.evidence.index
     whole = type(index).entries
 
-    def planted(self: Any, sae: str, suite: str, side: str, features: Any = None) -> Any:
-        found = whole(self, sae, suite, side, features)
+    def planted(self: Any, sae: str, suite: str, side: str, kept_T: Any, features: Any = None) -> Any:
+        found = whole(self, sae, suite, side, kept_T, features)
         value_N = np.ones_like(found.value_N)
         if side == "base":
             return found._replace(value_N=value_N)
