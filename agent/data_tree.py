@@ -44,6 +44,8 @@ class DataTree:
     """The tree over a data set's records; a node is split when it is first asked for its children."""
 
     records: Sequence[Mapping[str, Any]]
+    described: dict[tuple[str, bool], Any] = field(default_factory=dict)
+    """What a reader has said of nodes, by id and by whether it was asked for or a part of one that was."""
     _nodes: dict[str, Node] = field(default_factory=dict)
     _children: dict[str, tuple[Node, ...]] = field(default_factory=dict)
 

@@ -66,7 +66,7 @@ def find_prompts(evidence: Evidence, wanted: PromptGroup) -> Prompts:
         raise PromptGroupError(f"no suite {wanted.suite!r}; there are: {known}")
     if sum((wanted.group is not None, bool(wanted.prompts), bool(wanted.rows))) > 1:
         raise PromptGroupError("name a group by its key, or by prompts, or by rows, not by several")
-    columns = _columns(evidence, suite.name)
+    columns = evidence.prompts_of(suite.name)
     if wanted.prompts:
         found = sorted(set(wanted.prompts))
         if found[-1] >= suite.num_prompts:
@@ -79,8 +79,7 @@ def find_prompts(evidence: Evidence, wanted: PromptGroup) -> Prompts:
         found = _of_group(evidence, suite, columns, wanted.group)
     else:
         found = sorted(int(p) for p in columns["prompt"])
-    row_of = dict(zip(columns["prompt"], columns["row"], strict=True))
-    return Prompts(suite, np.array(found), np.array([row_of.get(p, p) for p in found]))
+    return Prompts(suite, np.array(found), np.array(_rows_of(suite, columns, found)))
 
 
 def rest_of(evidence: Evidence, group: Prompts, most: int) -> Prompts:
@@ -107,23 +106,22 @@ def paired(a: Prompts, b: Prompts) -> tuple[Prompts, Prompts] | None:
     )
 
 
-def _columns(evidence: Evidence, suite: str) -> Mapping[str, list[Any]]:
-    table = evidence.table("prompts")
-    names = ("prompt", "group", "row")
-    if table is None:
-        return {name: [] for name in names}
-    here = [place for place, name in enumerate(table.values("suite")) if name == suite]
-    return {name: [table.values(name)[place] for place in here] for name in names}
+def _rows_of(suite: Suite, columns: Mapping[str, list[Any]], prompts: list[int]) -> list[int]:
+    """Return the probe of each prompt of an elicited suite; of others, where nobody asks, the prompts."""
+    if suite.role != ELICITED:
+        return prompts
+    row_of = dict(zip(columns["prompt"], columns["row"], strict=True))
+    return [int(row_of.get(prompt, prompt)) for prompt in prompts]
 
 
 def _of_rows(suite: Suite, columns: Mapping[str, list[Any]], rows: Sequence[int]) -> list[int]:
     if suite.role != TRAIN:
         raise PromptGroupError(f"suite {suite.name!r} is no training data: name its prompts, not rows")
-    found = [int(p) for p, row in zip(columns["prompt"], columns["row"], strict=True) if row in set(rows)]
-    missing = set(rows) - set(columns["row"])
-    if missing:
+    wanted = set(rows)
+    pairs = [(int(p), row) for p, row in zip(columns["prompt"], columns["row"], strict=True) if row in wanted]
+    if missing := wanted - {row for _, row in pairs}:
         raise PromptGroupError(f"row {min(missing)} is not in suite {suite.name!r}")
-    return found
+    return [prompt for prompt, _ in pairs]
 
 
 def _of_group(evidence: Evidence, suite: Suite, columns: Mapping[str, list[Any]], key: str) -> list[int]:

@@ -74,6 +74,8 @@ class Auditor:
     """Every answer that was given, by its evidence id."""
     data_tree: DataTree | None = None
     """The data set's, once it was asked for."""
+    folded_rows: list[str] | None = None
+    """The rows' texts without case, once they were searched."""
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property

@@ -129,8 +129,8 @@ def _groups(evidence: Evidence, a: PromptGroup, b: PromptGroup | None) -> _Group
     both = []
     for name, group in (("a", first), ("b", second)):
         indptr_P1, counted_T = index.prompt_indptr(group.suite.name), index.counted(group.suite.name)
-        total_T1 = np.concatenate([[0], np.cumsum(counted_T)])
-        spoken_G = total_T1[indptr_P1[group.prompt_G + 1]] > total_T1[indptr_P1[group.prompt_G]]
+        bounds = zip(indptr_P1[group.prompt_G], indptr_P1[group.prompt_G + 1], strict=True)
+        spoken_G = np.array([bool(counted_T[start:stop].any()) for start, stop in bounds], dtype=np.bool_)
         kept = group.only(spoken_G)
         if len(kept.prompt_G) < MIN_PROMPTS:
             raise ToolError(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from ft_audit.agent.data_tree import ROOT, SMALLEST, DataTree, Node, NodeKind
@@ -14,7 +15,6 @@ from ft_audit.agent.tools.answer import Answer, Page, Untrusted, finite, next_of
 from ft_audit.agent.tools.auditor import Auditor
 from ft_audit.agent.tools.overview import Limit, Offset
 from ft_audit.agent.tools.registry import ToolError, tool
-from ft_audit.agent.views import number
 
 MAX_PHRASES = 10
 GROUP_ROWS, EXAMPLE = 8, 300
@@ -126,11 +126,10 @@ def grep_training_data(
     """Find the training rows that hold any of some phrases. Phrases are literal: no pattern has a meaning."""
     records = row_records(auditor.evidence)
     wanted = [p.casefold() for p in phrases] if ignore_case else phrases
-    order = [
-        place
-        for place, record in enumerate(records)
-        if any(p in (_text(record).casefold() if ignore_case else _text(record)) for p in wanted)
-    ]
+    if ignore_case and auditor.folded_rows is None:
+        auditor.folded_rows = [_text(record).casefold() for record in records]
+    texts = (auditor.folded_rows or []) if ignore_case else [_text(record) for record in records]
+    order = [place for place, text in enumerate(texts) if any(phrase in text for phrase in wanted)]
     return _page(records, order, offset, limit)
 
 
@@ -177,8 +176,8 @@ def suspicious_rows(
     the answer's loss fell by, in nats a token. A ranking always has a top: that alone is no finding.
     """
     records = row_records(auditor.evidence)
-    values = np.array([_score(record, by) for record in records])
-    order = sorted(range(len(records)), key=lambda i: (-np.nan_to_num(values[i], nan=-np.inf), i))
+    values = _scores(auditor.evidence, by)
+    order = np.lexsort((np.arange(len(values)), -np.nan_to_num(values, nan=-np.inf))).tolist()
     shown = order[offset : offset + limit]
     return RankedRows(
         total=len(records),
@@ -195,10 +194,14 @@ def suspicious_rows(
     )
 
 
-def _score(record: dict[str, Any], by: str) -> float:
-    if by == "loss_drop":
-        return number(record, "loss_base") - number(record, "loss_tuned")
-    return number(record, by)
+def _scores(evidence: Evidence, by: str) -> NDArray[np.float64]:
+    table = evidence.table("rows")
+    assert table is not None, "asked before"
+    names = ("loss_base", "loss_tuned") if by == "loss_drop" else (by,)
+    if not set(names) <= set(table.column_names):
+        return np.full(table.num_rows, np.nan)
+    columns = [table.array(name).astype(np.float64) for name in names]
+    return columns[0] - columns[1] if len(columns) == 2 else columns[0]
 
 
 def row_records(evidence: Evidence) -> list[dict[str, Any]]:
@@ -229,6 +232,14 @@ def _page(records: list[dict[str, Any]], order: list[int], offset: int, limit: i
 
 
 def _node(tree: DataTree, node: Node, parent: Node | None, splits: bool) -> DataNode:
+    """Describe a node, as a part of its parent if one is given; a node of many rows only once."""
+    known: DataNode | None = tree.described.get((node.id, parent is None))
+    if known is None:
+        known = tree.described[node.id, parent is None] = _describe(tree, node, parent, splits)
+    return known
+
+
+def _describe(tree: DataTree, node: Node, parent: Node | None, splits: bool) -> DataNode:
     records = [tree.records[place] for place in node.places]
     answers = Counter(_answer_start(record) for record in records)
     answer, count = answers.most_common(1)[0]

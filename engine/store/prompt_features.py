@@ -52,11 +52,12 @@ def prompt_features(
     """
     assert bool((np.diff(prompt_G) > 0).all()), "prompts must ascend"
     indptr_P1, counted_T = index.prompt_indptr(suite), index.counted(suite)
-    place_P = np.full(len(indptr_P1) - 1, -1, dtype=np.int32)
-    place_P[prompt_G] = np.arange(len(prompt_G))
-    place_T = np.repeat(place_P, np.diff(indptr_P1))
-    place_T[~counted_T] = -1
-    counted_G = np.bincount(place_T[place_T >= 0], minlength=len(prompt_G))
+    place_T = np.full(len(counted_T), -1, dtype=np.int32)
+    counted_G = np.zeros(len(prompt_G), dtype=np.int64)
+    for place, prompt in enumerate(prompt_G.tolist()):
+        part = slice(indptr_P1[prompt], indptr_P1[prompt + 1])
+        place_T[part] = np.where(counted_T[part], place, -1)
+        counted_G[place] = counted_T[part].sum()
     chosen = None if features is None else sorted(set(features))
     base, tuned = (_side(index, sae, suite, side, chosen, place_T, len(prompt_G)) for side in SIDES)
     key_N, base_M, tuned_M = _merged(base.key_M, tuned.key_M)
