@@ -83,7 +83,7 @@ def compare_prompt_groups(
     ] = None,
     features: Annotated[
         tuple[int, ...],
-        Field(description="Only these features; empty takes all, of small groups.", max_length=50),
+        Field(description="Only these features; empty takes all, of small groups.", max_length=10),
     ] = (),
     sae: SaeName = None,
     offset: Offset = 0,

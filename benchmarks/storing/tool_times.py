@@ -62,7 +62,7 @@ def arguments(suite: str, features: Sequence[int], num_prompts: int) -> dict[str
         "compare_prompt_groups": lambda i: {
             "a": group(2 * GROUP_PROMPTS * i),
             "b": group(2 * GROUP_PROMPTS * i + GROUP_PROMPTS),
-            "features": sorted({features[(i + k) % len(features)] for k in range(20)}),
+            "features": sorted({features[(i + k) % len(features)] for k in range(10)}),
         },
     }
 
