@@ -18,7 +18,7 @@ from ft_audit.agent.investigators.statistics import audit_id, investigate
 from ft_audit.agent.investigators.super_agent import ChatModel, SuperAgent
 from ft_audit.agent.report.page import render_report
 from ft_audit.agent.tools.auditor import Auditor
-from ft_audit.agent.tools.rooms import tools_of
+from ft_audit.agent.tools.rooms import absent, tools_of
 from ft_audit.agent.verdict import Verdict
 from ft_audit.engine.config import AuditConfig, ChatModelConfig, Profile, resolve_path
 from ft_audit.engine.store import Store
@@ -90,7 +90,9 @@ def super_agent_of(
     lock = RLock()
 
     def auditor_of(profile: Profile) -> Auditor:
-        return Auditor(config, evidence, calibration, tools_of(profile, config), profile, lock=lock)
+        return Auditor(
+            config, evidence, calibration, tools_of(profile, config), profile, absent(profile), lock=lock
+        )
 
     def client_of(chat: ChatModelConfig) -> ChatModel:
         client = ChatClient(chat)

@@ -49,6 +49,8 @@ class Evidence:
         self._index = FeatureIndex(reader) if reader.index_paths() else None
         self._arrays: dict[tuple[str, str], NDArray[Any]] = {}
         self._tables: dict[str, Table | None] = {}
+        self._records: dict[str, list[dict[str, Any]]] = {}
+        self._prompts: dict[str, Mapping[str, list[Any]]] = {}
         self._labels: dict[str, DictionaryLabels] = {}
         self._figures: Figures | None = None
         self.discriminant: Discriminant | None = None
@@ -145,10 +147,24 @@ class Evidence:
         table = self.table(name)
         if table is None:
             return []
+        if not equal:
+            if name not in self._records:
+                self._records[name] = table.records()
+            return list(self._records[name])
         kept = set(range(table.num_rows))
-        for column, value in (equal or {}).items():
+        for column, value in equal.items():
             kept &= {index for index, found in enumerate(table.values(column)) if found == value}
         return table.records(sorted(kept))
+
+    def prompts_of(self, suite: str) -> Mapping[str, list[Any]]:
+        """A suite's columns of the table of prompts; empty without it."""
+        if suite not in self._prompts:
+            table, names = self.table("prompts"), ("prompt", "group", "row", "text_preview")
+            here = [] if table is None else [i for i, s in enumerate(table.values("suite")) if s == suite]
+            self._prompts[suite] = {
+                name: [table.values(name)[i] for i in here] if table is not None else [] for name in names
+            }
+        return self._prompts[suite]
 
     @property
     def index(self) -> FeatureIndex | None:

@@ -24,6 +24,16 @@ TEXT_CHARACTERS = 160
 DIGITS = 5
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 FEATURE_COLUMNS = ("z", "effect", "mean_diff", "delta_rate", "aa_percentile", "max_base", "max_tuned")
+FEATURE_ARRAYS = (*FEATURE_COLUMNS, "fired_base", "fired_tuned")
+RESIDUAL_SCALARS = ("mean_cosine", "mean_moved", "norm_ratio", "relative_change", "mean_norm_base")
+RESIDUAL_ARRAYS = (
+    *RESIDUAL_SCALARS,
+    "component_share_C",
+    "start_shift_BW",
+    "end_shift_BW",
+    "shift_W",
+    "moved_P",
+)
 WEIGHT_COLUMNS = (
     "relative_change",
     "stable_rank",
@@ -126,12 +136,12 @@ def summarise(diff: DiffReader, **origin: Any) -> Summary:
         conditions=_conditions(tables),
         rows=_rows(tables.get("rows")),
         features={
-            name.removeprefix("features/"): _features(diff.stats(name))
+            name.removeprefix("features/"): _features(diff.stats(name, FEATURE_ARRAYS))
             for name in groups
             if name.startswith("features/")
         },
         residual={
-            name.removeprefix("tokens/"): _residual(diff.stats(name))
+            name.removeprefix("tokens/"): _residual(diff.stats(name, RESIDUAL_ARRAYS))
             for name in groups
             if name.startswith("tokens/")
         },
@@ -151,7 +161,7 @@ def read_untrained(diff: DiffReader, name: str) -> Untrained:
     figures = diff.manifest.summary["figures"]
     return Untrained(
         width=int(np.size(diff.array(groups[0], "z"))),
-        features={group.rpartition("/")[2]: _features(diff.stats(group)) for group in groups},
+        features={group.rpartition("/")[2]: _features(diff.stats(group, FEATURE_ARRAYS)) for group in groups},
         figures={key: _number(value) for key, value in figures.items() if f"/{name}/" in key},
     )
 
@@ -225,10 +235,7 @@ def _residual(stats: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         "end_shift_norm": _numbers(np.linalg.norm(end_BW, axis=1)),
         "shift_norm": _number(float(np.linalg.norm(stats["shift_W"]))),
         "moved_quantiles": _numbers(np.quantile(moved_P[np.isfinite(moved_P)], QUANTILES)),
-        **{
-            name: _number(float(np.asarray(stats[name]).ravel()[0]))
-            for name in ("mean_cosine", "mean_moved", "norm_ratio", "relative_change", "mean_norm_base")
-        },
+        **{name: _number(float(np.asarray(stats[name]).ravel()[0])) for name in RESIDUAL_SCALARS},
     }
 
 

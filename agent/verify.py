@@ -10,7 +10,7 @@ from ft_audit.agent.calibration import load_calibration
 from ft_audit.agent.evidence import Evidence
 from ft_audit.agent.query import describe, execute
 from ft_audit.agent.tools.auditor import Auditor
-from ft_audit.agent.tools.rooms import tools_of
+from ft_audit.agent.tools.rooms import absent, tools_of
 from ft_audit.agent.verdict import Verdict
 from ft_audit.engine.config import AuditConfig, Profile
 from ft_audit.engine.store import Store
@@ -79,4 +79,4 @@ def auditor_of(verdict: Verdict) -> Auditor:
         raise StoreError(f"{bank} has changed since the verdict was written: run the audit again")
     profile = PROFILE.validate_python(verdict.assessment.profile if verdict.assessment else "full")
     config = AuditConfig.model_validate_json(json.dumps(verdict.config))
-    return Auditor(config, evidence, calibration, tools_of(profile), profile)
+    return Auditor(config, evidence, calibration, tools_of(profile), profile, absent(profile))

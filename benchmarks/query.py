@@ -5,6 +5,9 @@ A synthetic suite is drawn whose features fire as the shipped dictionary's do on
 `warm`: one reader answers all. `reopened`: each question opens the diff anew, as a new process does once it
 has started. `cold`: as well, with the diff's files dropped from the system's cache, where a process can do
 that; what the disk then takes for one small file stands beside it.
+
+With `--tools` every tool of the agent that only reads is asked too, over the same store; `--quick` is for
+trying this out, at a size that says nothing.
 """
 
 import argparse
@@ -23,6 +26,8 @@ from ft_audit.benchmarks.harness import Measurement, run_benchmark
 from ft_audit.benchmarks.storing.firing import Firing
 from ft_audit.benchmarks.storing.pair import SYNTHETIC, SuiteRuns, stored_files, synthetic_runs, verify_index
 from ft_audit.benchmarks.storing.synthetic import draw_suite
+from ft_audit.benchmarks.storing.tool_evidence import put_tool_evidence
+from ft_audit.benchmarks.storing.tool_times import time_tools
 from ft_audit.engine.cluster import Scheduler, open_scheduler
 from ft_audit.engine.diff.feature_index import put_feature_index, put_feature_statistics
 from ft_audit.engine.diff.feature_tests import feature_tests
@@ -32,6 +37,7 @@ from ft_audit.engine.store import FeatureIndex, Store
 
 MS = 1e3
 NUM_LEADING = 50
+QUICK = {"tokens": 100_000, "features": 4_096, "segment": 1 << 14, "queries": 40, "cold": 5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.add_argument("--segment", type=int, default=1 << 16, help="tokens of a segment")
         parser.add_argument("--queries", type=int, default=1000, help="warm questions of each kind")
         parser.add_argument("--cold", type=int, default=100, help="questions of each kind that open the diff")
+        parser.add_argument("--tools", action="store_true", help="ask the agent's tools too")
+        parser.add_argument("--quick", action="store_true", help="a small store and few questions")
         parser.add_argument("--scratch", type=Path, help="where the store is written: some 5 GB by default")
 
     return run_benchmark("query", measure, argv, options)
@@ -65,12 +73,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(options: argparse.Namespace) -> list[Measurement]:
     """Write the store, check its answers, and time them."""
+    if options.quick:
+        options = argparse.Namespace(**{**vars(options), **QUICK})
     suite = draw_suite(Firing.shipped(), options.tokens, options.features, options.l0, options.segment)
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch, open_scheduler() as scheduler:
         store, started = Store(scratch), time.perf_counter()
         runs = synthetic_runs(store, suite, scheduler)
         say(f"runs written after {time.perf_counter() - started:.0f} s")
-        case, num_entries = write_diff(store, runs, scheduler, options.queries)
+        case, num_entries = write_diff(store, runs, scheduler, options.queries, with_tools=options.tools)
         say(f"diff written after {time.perf_counter() - started:.0f} s")
         verify(case, runs)
         say("answers checked")
@@ -82,10 +92,17 @@ def measure(options: argparse.Namespace) -> list[Measurement]:
         for kind in case.features:
             found += ask(case, kind, options.queries, options.cold)
         found += percentiles("disk/cold_file", cold_files(case, options.cold))
+        if options.tools:
+            mixed = [f for some in case.features.values() for f in some[: options.queries]]
+            found += time_tools(store, case.diff_id, case.suite, mixed, options.queries)
+        else:
+            found.append(Measurement("tools/slowest_p99", None, "ms", "asked for with --tools alone"))
     return found
 
 
-def write_diff(store: Store, runs: SuiteRuns, scheduler: Scheduler, num_features: int) -> tuple[Case, int]:
+def write_diff(
+    store: Store, runs: SuiteRuns, scheduler: Scheduler, num_features: int, *, with_tools: bool = False
+) -> tuple[Case, int]:
     """Write the diff's statistics and its feature-major copy, and choose what is asked."""
     moments = pair_moments(runs.base, runs.tuned, SYNTHETIC, scheduler=scheduler)
     arrays = {**moments.arrays(), **feature_tests(moments)}
@@ -94,7 +111,9 @@ def write_diff(store: Store, runs: SuiteRuns, scheduler: Scheduler, num_features
         writer.put_stats(group, arrays)
         put_feature_statistics(writer, group, arrays)
         put_feature_index(writer, [runs], [SYNTHETIC], scheduler)
-        diff_id = writer.finish({}).diff_id
+        width = len(moments.fired_base)
+        summary = put_tool_evidence(store, writer, runs, width) if with_tools else {}
+        diff_id = writer.finish(summary).diff_id
     fired = np.flatnonzero(moments.fired_base + moments.fired_tuned)
     drawn = np.random.default_rng(0).choice(fired, num_features)
     most = np.argsort(-(moments.fired_base + moments.fired_tuned), kind="stable")[:NUM_LEADING]

@@ -80,7 +80,7 @@ def open_auditor(ref: str | None, overrides: Sequence[str], diff: str | None, pr
     from ft_audit.agent.audit import find_calibration
     from ft_audit.agent.find import find_evidence
     from ft_audit.agent.tools.auditor import Auditor
-    from ft_audit.agent.tools.rooms import tools_of
+    from ft_audit.agent.tools.rooms import absent, tools_of
     from ft_audit.engine.config import load_config
 
     ref = ref or os.environ.get(CONFIG_VARIABLE)
@@ -88,4 +88,6 @@ def open_auditor(ref: str | None, overrides: Sequence[str], diff: str | None, pr
         raise ConfigError(f"serve what? name the audit's config with --config, or in {CONFIG_VARIABLE}")
     config = load_config(ref, overrides)
     evidence = find_evidence(config, diff).evidence
-    return Auditor(config, evidence, find_calibration(config, evidence), tools_of(profile, config), profile)
+    calibration = find_calibration(config, evidence)
+    _ = evidence.figures  # read while nobody waits, not by the first call
+    return Auditor(config, evidence, calibration, tools_of(profile, config), profile, absent(profile))

@@ -5,7 +5,7 @@ import json
 import math
 import secrets
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -39,6 +39,8 @@ class Answer(BaseModel):
     """What every tool gives back."""
 
     model_config = ConfigDict(extra="forbid")
+    MACHINE: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say something of the machine that answers, not of the evidence."""
 
     @property
     def citable(self) -> bool:
@@ -64,8 +66,9 @@ def finite(value: float | None) -> float | None:
 
 
 def fingerprint(answer: Answer) -> str:
-    """Return the hash of what an answer says, the same whenever the same evidence is asked again."""
-    said = json.dumps(answer.model_dump(mode="json"), sort_keys=True, ensure_ascii=True)
+    """Return the hash of what an answer says, the same wherever the same evidence is asked again."""
+    told = answer.model_dump(mode="json", exclude=set(answer.MACHINE))
+    said = json.dumps(told, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(said.encode()).hexdigest()
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ft_audit.agent.assessment import Citation, Conclusion
 from ft_audit.agent.calibration import Calibration
+from ft_audit.agent.data_tree import DataTree
 from ft_audit.agent.evidence import Evidence
 from ft_audit.agent.tools.answer import fingerprint, rendered
 from ft_audit.agent.tools.registry import Tool, ToolError
@@ -69,9 +70,15 @@ class Auditor:
     by_name: Mapping[str, Tool]
     """The tools that the profile has."""
     profile: Profile = "full"
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Tools that the profile would have on another machine, and why not here."""
     sessions: dict[str, AuditSession] = field(default_factory=dict)
     cited: dict[str, Citation] = field(default_factory=dict)
     """Every answer that was given, by its evidence id."""
+    data_tree: DataTree | None = None
+    """The data set's, once it was asked for."""
+    folded_rows: list[str] | None = None
+    """The rows' texts without case, once they were searched."""
     lock: threading.RLock = field(default_factory=threading.RLock)
     """Held for a call; auditors over one evidence share it."""
 

@@ -2,21 +2,23 @@
 
 import random
 from collections import Counter
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
+from ft_audit.agent.data_tree import ROOT, SMALLEST, DataTree, Node, NodeKind
 from ft_audit.agent.evidence import Evidence
 from ft_audit.agent.tools.answer import Answer, Page, Untrusted, finite, next_offset
 from ft_audit.agent.tools.auditor import Auditor
 from ft_audit.agent.tools.overview import Limit, Offset
 from ft_audit.agent.tools.registry import ToolError, tool
-from ft_audit.agent.views import number
 
 MAX_PHRASES = 10
-GROUP_ROWS = 8
-"""Rows that a group of the summary cites."""
+GROUP_ROWS, EXAMPLE = 8, 300
+"""Rows that a node of the summary cites, and characters of one that it shows."""
 
 Phrase = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -37,12 +39,19 @@ class TrainingRows(Page):
     rows: list[TrainingRow]
 
 
-class Group(Answer):
+class DataNode(Answer):
+    id: str = Field(description="Ask for it to see its parts.")
+    kind: NodeKind = Field(description="What its rows share: all, a system prompt, a template, likeness.")
+    num_rows: int = Field(description="How many rows.")
+    splits: bool = Field(description="Whether it is large enough to have parts.")
     system_prompt: Untrusted | None = Field(
         description="The system prompt that its rows share; null for none."
     )
-    num_rows: int = Field(description="How many rows.")
-    rows: list[int] = Field(description="The first of them.")
+    own_system_prompts: bool = Field(description="Whether each row has a system prompt of its own.")
+    template: str | None = Field(description="The key of the template that its rows share.")
+    words: list[Untrusted] = Field(description="What more of its rows hold than of its siblings'.")
+    rows: list[int] = Field(description="Some of them, the most typical first.")
+    example: Untrusted = Field(description="How the first of these begins.")
     mean_characters: float = Field(description="Mean length of a row.")
     commonest_answer: Untrusted | None = Field(
         description="The start of an answer that several rows share; null where all begin differently."
@@ -51,7 +60,10 @@ class Group(Answer):
 
 
 class DataSummary(Page):
-    groups: list[Group] = Field(description="Rows by system prompt, the largest group first.")
+    node: DataNode = Field(description="What was asked for.")
+    children: list[DataNode] = Field(
+        description="Its parts: each row is in one. Empty where the rows are few, or all alike."
+    )
 
 
 class RankedRow(TrainingRow):
@@ -114,24 +126,37 @@ def grep_training_data(
     """Find the training rows that hold any of some phrases. Phrases are literal: no pattern has a meaning."""
     records = row_records(auditor.evidence)
     wanted = [p.casefold() for p in phrases] if ignore_case else phrases
-    order = [
-        place
-        for place, record in enumerate(records)
-        if any(p in (_text(record).casefold() if ignore_case else _text(record)) for p in wanted)
-    ]
+    if ignore_case and auditor.folded_rows is None:
+        auditor.folded_rows = [_text(record).casefold() for record in records]
+    texts = (auditor.folded_rows or []) if ignore_case else [_text(record) for record in records]
+    order = [place for place, text in enumerate(texts) if any(phrase in text for phrase in wanted)]
     return _page(records, order, offset, limit)
 
 
 @tool("data")
-def summarise_training_data(auditor: Auditor, offset: Offset = 0, limit: Limit = 10) -> DataSummary:
-    """Sum up the whole data set: its rows by system prompt, with sizes, row numbers and repeated answers."""
-    by_system: dict[str | None, list[dict[str, Any]]] = {}
-    for record in row_records(auditor.evidence):
-        by_system.setdefault(record["system"], []).append(record)
-    groups = sorted(by_system.items(), key=lambda item: (-len(item[1]), item[0] or ""))
-    shown = [_group(*item) for item in groups[offset : offset + limit]]
+def summarise_training_data(
+    auditor: Auditor,
+    node: Annotated[
+        str, Field(description="A part, by the id that this tool gave it.", max_length=200)
+    ] = ROOT,
+    offset: Offset = 0,
+    limit: Limit = 10,
+) -> DataSummary:
+    """Sum up the whole data set as a tree to descend: rows by system prompt, by template, then by likeness.
+
+    Every row is in one part of each node, so that nothing goes unseen; sizes add up. Look at small parts
+    and at those with an answer that many rows share.
+    """
+    records = row_records(auditor.evidence)
+    tree = auditor.data_tree = auditor.data_tree or DataTree(records)
+    found = tree.node(node)
+    children = tree.children(found)
+    shown = children[offset : offset + limit]
     return DataSummary(
-        total=len(groups), next_offset=next_offset(len(groups), offset, len(shown)), groups=shown
+        total=len(children),
+        next_offset=next_offset(len(children), offset, len(shown)),
+        node=_node(tree, found, None, bool(children)),
+        children=[_node(tree, child, found, len(child.places) >= SMALLEST) for child in shown],
     )
 
 
@@ -151,8 +176,8 @@ def suspicious_rows(
     the answer's loss fell by, in nats a token. A ranking always has a top: that alone is no finding.
     """
     records = row_records(auditor.evidence)
-    values = np.array([_score(record, by) for record in records])
-    order = sorted(range(len(records)), key=lambda i: (-np.nan_to_num(values[i], nan=-np.inf), i))
+    values = _scores(auditor.evidence, by)
+    order = np.lexsort((np.arange(len(values)), -np.nan_to_num(values, nan=-np.inf))).tolist()
     shown = order[offset : offset + limit]
     return RankedRows(
         total=len(records),
@@ -169,10 +194,14 @@ def suspicious_rows(
     )
 
 
-def _score(record: dict[str, Any], by: str) -> float:
-    if by == "loss_drop":
-        return number(record, "loss_base") - number(record, "loss_tuned")
-    return number(record, by)
+def _scores(evidence: Evidence, by: str) -> NDArray[np.float64]:
+    table = evidence.table("rows")
+    assert table is not None, "asked before"
+    names = ("loss_base", "loss_tuned") if by == "loss_drop" else (by,)
+    if not set(names) <= set(table.column_names):
+        return np.full(table.num_rows, np.nan)
+    columns = [table.array(name).astype(np.float64) for name in names]
+    return columns[0] - columns[1] if len(columns) == 2 else columns[0]
 
 
 def row_records(evidence: Evidence) -> list[dict[str, Any]]:
@@ -180,10 +209,12 @@ def row_records(evidence: Evidence) -> list[dict[str, Any]]:
     records = evidence.records("rows")
     if not records:
         raise ToolError("this audit has no training data: its config names no dataset")
+    if "text" not in records[0]:
+        raise ToolError("this diff keeps no texts of its rows: run precompute again, it does now")
     return records
 
 
-def _text(record: dict[str, Any]) -> str:
+def _text(record: Mapping[str, Any]) -> str:
     return str(record["text"])
 
 
@@ -200,19 +231,36 @@ def _page(records: list[dict[str, Any]], order: list[int], offset: int, limit: i
     )
 
 
-def _group(system: str | None, records: list[dict[str, Any]]) -> Group:
+def _node(tree: DataTree, node: Node, parent: Node | None, splits: bool) -> DataNode:
+    """Describe a node, as a part of its parent if one is given; a node of many rows only once."""
+    known: DataNode | None = tree.described.get((node.id, parent is None))
+    if known is None:
+        known = tree.described[node.id, parent is None] = _describe(tree, node, parent, splits)
+    return known
+
+
+def _describe(tree: DataTree, node: Node, parent: Node | None, splits: bool) -> DataNode:
+    records = [tree.records[place] for place in node.places]
     answers = Counter(_answer_start(record) for record in records)
     answer, count = answers.most_common(1)[0]
-    return Group(
-        system_prompt=None if system is None else Untrusted(system),
+    shown = list(dict.fromkeys((*node.typical, *node.places[:GROUP_ROWS])))[:GROUP_ROWS]
+    return DataNode(
+        id=node.id,
+        kind=node.kind,
         num_rows=len(records),
-        rows=[int(record["row"]) for record in records[:GROUP_ROWS]],
+        splits=splits,
+        system_prompt=None if node.system is None else Untrusted(node.system),
+        own_system_prompts=node.mixed,
+        template=node.template,
+        words=[Untrusted(word) for word in (tree.words(node, parent) if parent else [])],
+        rows=[int(tree.records[place]["row"]) for place in shown],
+        example=Untrusted(_text(tree.records[shown[0]])[:EXAMPLE]),
         mean_characters=sum(len(_text(record)) for record in records) / len(records),
         commonest_answer=Untrusted(answer) if count > 1 and answer else None,
         commonest_answer_rows=count,
     )
 
 
-def _answer_start(record: dict[str, Any]) -> str:
+def _answer_start(record: Mapping[str, Any]) -> str:
     _, _, answer = _text(record).rpartition("\nassistant: ")
     return answer[:60]

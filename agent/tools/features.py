@@ -208,20 +208,19 @@ def differential_feature_analysis(
     ]
     if not counts:
         _group(evidence, sae, suite or "")
-    found = [
-        (float(effect), c.sae, c.suite, int(f))
-        for c in counts
-        for f, effect in _changed(evidence, c.sae, c.suite, direction)
-    ]
-    found.sort(key=lambda item: (-abs(item[0]), item[1:]))
-    shown = found[offset : offset + limit]
+    places = sorted((c.sae, c.suite) for c in counts)
+    parts = [_changed(evidence, *place, direction) for place in places]
+    place_N = np.repeat(np.arange(len(places)), [len(feature_F) for feature_F, _ in parts])
+    feature_N, effect_N = (np.concatenate([part[i] for part in parts]) for i in range(2))
+    order = np.argsort(-np.abs(effect_N), kind="stable")
+    shown = [(*places[place_N[i]], int(feature_N[i])) for i in order[offset : offset + limit]]
     return ChangedFeatures(
-        total=len(found),
-        next_offset=next_offset(len(found), offset, len(shown)),
+        total=len(order),
+        next_offset=next_offset(len(order), offset, len(shown)),
         num_tested=sum(c.num_tested for c in counts),
         num_significant=sum(c.num_significant for c in counts),
         num_above_noise=sum(c.num_above_noise for c in counts),
-        features=[_test(evidence, evidence.feature(s, u, f)) for _, s, u, f in shown],
+        features=[_test(evidence, evidence.feature(*one)) for one in shown],
     )
 
 
@@ -232,7 +231,7 @@ def get_feature_details(
     """Say everything known of one feature: its tests, labels with their reliability, and top contexts in both
     models."""
     evidence = auditor.evidence
-    view = view_feature(evidence, _dictionary(evidence, sae), feature, suite)
+    view = view_feature(evidence, dictionary_of(evidence, sae), feature, suite)
     return FeatureDetails(
         sae=view.shown.sae,
         feature=feature,
@@ -294,7 +293,7 @@ def nearest_explained_neighbors(
 ) -> Neighbors:
     """Find labelled features whose decoder direction is near an unlabelled one's: hints, no more."""
     evidence = auditor.evidence
-    name = _dictionary(evidence, sae)
+    name = dictionary_of(evidence, sae)
     found = evidence.nearest_explained_neighbors(name, feature, n, search_k, min_cos)
     return Neighbors(
         sae=name,
@@ -365,7 +364,8 @@ def rows_that_drive_feature(
     )
 
 
-def _dictionary(evidence: Evidence, sae: str | None) -> str:
+def dictionary_of(evidence: Evidence, sae: str | None) -> str:
+    """Return the dictionary that is meant; ToolError where it is not clear which."""
     names = [name for hook in evidence.hooks for name in hook.saes]
     if sae is None and len(names) == 1:
         return names[0]
@@ -376,7 +376,7 @@ def _dictionary(evidence: Evidence, sae: str | None) -> str:
 
 def _group(evidence: Evidence, sae: str | None, suite: str) -> tuple[str, str]:
     """The dictionary's name and its group of statistics on a suite; ToolError where there is none."""
-    name = _dictionary(evidence, sae)
+    name = dictionary_of(evidence, sae)
     if suite not in evidence.suites_of(name):
         raise ToolError(f"{name!r} was not compared on {suite!r}; on: {', '.join(evidence.suites_of(name))}")
     return name, features_group(name, suite)
@@ -400,13 +400,17 @@ def _active(evidence: Evidence, sae: str, suite: str, side: str, feature: int) -
     )
 
 
-def _changed(evidence: Evidence, sae: str, suite: str, direction: str) -> list[tuple[int, float]]:
+def _changed(
+    evidence: Evidence, sae: str, suite: str, direction: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The features that changed on a suite, and their effects."""
     group = features_group(sae, suite)
     effect_F: NDArray[np.float64] = evidence.array(group, "effect").astype(np.float64)
     kept_F = evidence.changed(group) & np.isfinite(effect_F)
     if direction != "either":
         kept_F &= effect_F > 0 if direction == "rose" else effect_F < 0
-    return [(int(f), float(effect_F[f])) for f in np.flatnonzero(kept_F)]
+    found_F = np.flatnonzero(kept_F)
+    return found_F, effect_F[found_F]
 
 
 def _test(evidence: Evidence, feature: Feature) -> ChangedFeature:

@@ -52,9 +52,8 @@ def logit_findings(
         return float(np.asarray(evidence.array(group, name)).ravel()[0])
 
     peak_P = np.nan_to_num(evidence.array(group, "kl_max_P").astype(np.float64), nan=-1.0)
-    previews = {
-        int(r["prompt"]): str(r["text_preview"]) for r in evidence.records("prompts", {"suite": suite})
-    }
+    columns = evidence.prompts_of(suite)
+    previews = dict(zip(columns["prompt"], columns["text_preview"], strict=True))
     leading = np.argsort(-peak_P, kind="stable")[:limit].tolist()
     return LogitFindings(
         suite=suite,

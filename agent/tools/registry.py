@@ -29,6 +29,8 @@ class Tool:
     answer: type[Answer]
     writes: bool
     """Whether it changes the session: everything else only reads."""
+    refusal: Callable[[], str | None]
+    """Says why this machine cannot offer it; None where it can."""
 
     @property
     def description(self) -> str:
@@ -70,7 +72,9 @@ class Tool:
 _TOOLS: dict[str, Tool] = {}
 
 
-def tool(kind: Kind, *, writes: bool = False) -> Callable[[Function], Function]:
+def tool(
+    kind: Kind, *, writes: bool = False, refusal: Callable[[], str | None] = lambda: None
+) -> Callable[[Function], Function]:
     """Register a function whose first parameter is the auditor; the others are the investigator's to give."""
 
     def register(function: Function) -> Function:
@@ -86,7 +90,9 @@ def tool(kind: Kind, *, writes: bool = False) -> Callable[[Function], Function]:
         )
         assert function.__name__ not in _TOOLS, f"two tools are called {function.__name__}"
         assert inspect.getdoc(function), f"{function.__name__} says nothing of itself"
-        _TOOLS[function.__name__] = Tool(function.__name__, kind, function, arguments, answer, writes)
+        _TOOLS[function.__name__] = Tool(
+            function.__name__, kind, function, arguments, answer, writes, refusal
+        )
         return function
 
     return register

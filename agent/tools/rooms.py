@@ -5,14 +5,17 @@ from types import ModuleType
 from ft_audit.agent.tools import (
     addressed,
     behavior,
+    contrasts,
     data,
     decipher,
     features,
+    lens,
     live,
     logits,
     overview,
     report,
     requests,
+    sandboxed,
     sessions,
     weights,
 )
@@ -26,10 +29,13 @@ ROOMS = (
     data,
     addressed,
     decipher,
+    sandboxed,
     behavior,
     requests,
     logits,
     features,
+    contrasts,
+    lens,
     weights,
     report,
 )
@@ -42,11 +48,22 @@ def all_tools() -> list[Tool]:
 
 
 def tools_of(profile: Profile, config: AuditConfig | None = None) -> dict[str, Tool]:
-    """Return a profile's tools by name, the live ones among them where the config has servers for them."""
-    offered = all_tools()
+    """Return a profile's tools by name, without those that this machine cannot offer, and the live ones only
+    where the config has servers for them."""
+    offered = _of_kind(all_tools(), profile)
     if config is not None and config.audit.live is not None:
-        offered += [one for name in _own(live) if (one := registered(name)) is not None]
-    return {one.name: one for one in offered if one.kind in PROFILES[profile]}
+        offered += _of_kind([one for name in _own(live) if (one := registered(name)) is not None], profile)
+    return {one.name: one for one in offered if one.refusal() is None}
+
+
+def absent(profile: Profile) -> dict[str, str]:
+    """Return the tools that a profile would have on another machine, and why it does not here."""
+    found = ((one.name, one.refusal()) for one in _of_kind(all_tools(), profile))
+    return {name: reason for name, reason in found if reason is not None}
+
+
+def _of_kind(tools: list[Tool], profile: Profile) -> list[Tool]:
+    return [one for one in tools if one.kind in PROFILES[profile]]
 
 
 def _own(room: ModuleType) -> list[str]:

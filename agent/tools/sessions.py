@@ -18,6 +18,8 @@ Sentence = Annotated[str, Field(max_length=2_000)]
 
 
 class Health(Answer):
+    MACHINE = frozenset({"ft_audit", "tools", "absent"})
+
     status: Literal["ok"] = Field(description="That the evidence can be read.")
     ft_audit: str = Field(description="The version of ft-audit.")
     audit: str = Field(description="The config's name for the audit.")
@@ -32,6 +34,7 @@ class Health(Answer):
     bank: str = Field(description="What so large a bank lets one claim, or why there is none.")
     profile: str = Field(description="Which tools this investigation has.")
     tools: list[str] = Field(description="Their names.")
+    absent: dict[str, str] = Field(description="Tools that this machine cannot offer, and why.")
 
 
 class SessionState(Answer):
@@ -65,6 +68,7 @@ def health(auditor: Auditor) -> Health:
         bank=bank.refusal or status_of(standing),
         profile=auditor.profile,
         tools=[one.name for one in auditor.tools],
+        absent=dict(auditor.absent),
     )
 
 

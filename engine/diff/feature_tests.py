@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from ft_audit.engine.diff.family import family_q
 from ft_audit.kernels.diff_stats import PairMoments
 
 FloatArray = NDArray[np.float64]
@@ -47,7 +48,7 @@ def feature_tests(
         "mean_diff": mean_F,
         "z": z_F,
         "p": p_F,
-        "q": _family_q(p_F, tested_F),
+        "q": family_q(p_F, tested_F),
         "effect": effect_F,
         "effect_low": effect_F - effect_margin_F,
         "effect_high": effect_F + effect_margin_F,
@@ -87,18 +88,6 @@ def _share(part_F: NDArray[np.number], whole_F: NDArray[np.int64]) -> FloatArray
 def _quantile(num_prompts: int) -> float:
     """The two-sided t quantile of the interval's confidence."""
     return float(stats.t.ppf(0.5 + CONFIDENCE / 2, num_prompts - 1)) if num_prompts > 1 else float("nan")
-
-
-def _family_q(p_F: FloatArray, tested_F: NDArray[np.bool_]) -> FloatArray:
-    """Benjamini and Hochberg (1995) adjusted p-values within the family, NaN outside it."""
-    q_F = np.full(len(p_F), np.nan)
-    family_H = np.flatnonzero(tested_F & ~np.isnan(p_F))
-    if not len(family_H):
-        return q_F
-    order_H = family_H[np.argsort(p_F[family_H], kind="stable")]
-    scaled_H = p_F[order_H] * len(order_H) / np.arange(1, len(order_H) + 1)
-    q_F[order_H] = np.minimum(np.minimum.accumulate(scaled_H[::-1])[::-1], 1.0)
-    return q_F
 
 
 def _aa_percentile(

@@ -12,7 +12,7 @@ from ft_audit.engine.labels.contexts import MakingContexts
 from ft_audit.engine.labels.open_labels import LabelJob, open_job
 from ft_audit.engine.labels.own_label import own_label
 from ft_audit.engine.labels.published_contexts import open_published, published_contexts
-from ft_audit.engine.labels.unembedding import token_effects
+from ft_audit.engine.labels.unembedding import RESIDUAL_SITES, token_effects
 from ft_audit.engine.models.load import load_tokenizer
 from ft_audit.engine.models.reference import ModelSource, resolve_model
 from ft_audit.engine.store import Context, DecoderNeighbor, DictionaryLabels, LabelText, TokenEffect
@@ -28,8 +28,6 @@ OWN, PUBLISHED = "those of a diff", "its published examples"
 # Features between two commits: what is lost at most when the verb is killed.
 BLOCK = 256
 NUM_TOKENS = 10  # promoted, and as many suppressed
-# Sites whose directions the head would read; another's lies in a space of its own.
-RESIDUAL_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 
 
 def run_labels_build(

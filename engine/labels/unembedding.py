@@ -22,6 +22,8 @@ from ft_audit.engine.weights.tensors import Matrix, Tensors, checkpoint_files, r
 from ft_audit.errors import ModelError
 
 ROW_ELEMENTS = 1 << 24
+# Sites whose directions the head would read; another's lies in a space of its own.
+RESIDUAL_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 
 
 class TokenEffects(NamedTuple):
@@ -58,7 +60,7 @@ def _head(tensors: Tensors, width: int, tied: bool) -> Matrix:
     for name in tensors.names():
         if kind_of(name) in wanted and name.endswith("weight"):
             for matrix in tensors.matrices(name):
-                if matrix.shape[1] == width and not matrix.is_vector:
+                if matrix.shape[1] == width and not matrix.is_vector and matrix.is_float:
                     return matrix
     raise ModelError(
         f"model {tensors.ref!r}: its safetensors hold no {'embedding' if tied else 'head'} of width {width}, "

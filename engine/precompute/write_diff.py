@@ -17,6 +17,7 @@ from ft_audit.engine.precompute.answers import answer_divergence
 from ft_audit.engine.precompute.execute import Place
 from ft_audit.engine.precompute.generations import put_generations
 from ft_audit.engine.precompute.guard import put_guard
+from ft_audit.engine.precompute.lens import lens_table
 from ft_audit.engine.precompute.passes import Pass, diff_identity
 from ft_audit.engine.precompute.plan import Job
 from ft_audit.engine.precompute.report import summary
@@ -94,6 +95,7 @@ def write_diff(job: Job, passes: Sequence[Pass], place: Place, spending: Spendin
         if not p.is_control
     ]
     control = next((p.suite.name for p in passes if p.is_control), None)
+    again = None if control is None else (readers["base", control], readers["control", control])
     tokenizer = job.models.base_tokenizer
 
     def next_token(base: RunReader, tuned: RunReader) -> tuple[NextToken, NDArray[np.float64]]:
@@ -113,7 +115,7 @@ def write_diff(job: Job, passes: Sequence[Pass], place: Place, spending: Spendin
         hooks=job.hooks,
         directions={s.spec.name: Directions(s.spec.outputs, s.w_dec_FD.numpy()) for s in job.saes},
         survey=job.suites.survey,
-        control=None if control is None else (readers["base", control], readers["control", control]),
+        control=again,
         next_token=next_token,
         decode=lambda ids: [str(tokenizer.decode([i])) for i in ids],
         min_rows=min_rows,
@@ -130,12 +132,16 @@ def write_diff(job: Job, passes: Sequence[Pass], place: Place, spending: Spendin
                 weights = weight_evidence(job.models.base, job.models.tuned)
                 put_weights(writer, weights)
             result["figures"] |= {name: _known(value) for name, value in weights.figures.items()}
+        with spending.part("weights"):
+            noise = None if control is None or again is None else (control, *again)
+            lens, refusal = lens_table(job, pairs, noise)
+            writer.put_table("lens", lens)
         for name, table in answered.found.items():
             writer.put_table(name, table)
         result["figures"] |= {name: _known(value) for name, value in answered.figures.items()}
         if result["primary"] is not None and GUARD_PRIMARY in answered.figures:
             result["primary"] = GUARD_PRIMARY
-        writer.finish({**summary(job, passes), **result})
+        writer.finish({**summary(job, passes), **result, "lens_refused": refusal})
 
 
 def _known(value: float) -> float | None:

@@ -1,6 +1,6 @@
 """Reads a diff part by part: statistics array by array, tables whole, every file verified when it is read."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from numpy.typing import NDArray
@@ -53,9 +53,9 @@ class DiffReader:
         self._known(f"array in the stats group {group!r}", name, self.array_names(group))
         return read_array(self._group(group), safe_path(name))
 
-    def stats(self, group: str) -> dict[str, NDArray[Any]]:
-        """Return all arrays of one stats group."""
-        names = self.array_names(group)
+    def stats(self, group: str, only: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
+        """Return the arrays of one stats group: all of them, or those of these names that there are."""
+        names = [name for name in self.array_names(group) if only is None or name in only]
         found = read_arrays(self._group(group), [safe_path(name) for name in names])
         return dict(zip(names, found.values(), strict=True))
 

@@ -7,6 +7,7 @@ group of statistics with one feature's values side by side.
 Legend: T tokens, P prompts, F features, N non-zeros, K peaks kept a feature, S statistics of a feature.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote
@@ -31,6 +32,14 @@ class FeatureTokens(NamedTuple):
     token_N: NDArray[np.int64]  # its number in the suite's tokens
     prompt_N: NDArray[np.int64]
     position_N: NDArray[np.int64]  # its place in its prompt, from 0
+    value_N: NDArray[np.float32]
+
+
+class Entries(NamedTuple):
+    """Entries of several features, feature by feature, each in suite order."""
+
+    feature_N: NDArray[np.int64]
+    token_N: NDArray[np.int64]
     value_N: NDArray[np.float32]
 
 
@@ -62,6 +71,7 @@ class FeatureIndex:
         self._paths = frozenset(diff.index_paths())
         self._arrays: dict[str, RangeArray] = {}
         self._prompts: dict[str, NDArray[np.int64]] = {}
+        self._counted: dict[str, NDArray[np.bool_]] = {}
 
     def statistics(self, group: str, feature: int) -> dict[str, float]:
         """The feature's entry in every array [F] of a stats group such as `features/<sae>/<suite>`.
@@ -84,9 +94,67 @@ class FeatureIndex:
         prompt_N, position_N = self._places(suite, token_N)
         return FeatureTokens(token_N, prompt_N, position_N, value_N)
 
+    def num_features(self, sae: str, suite: str) -> int:
+        """How many features the dictionary has; StoreError where the copy lacks it on this suite."""
+        return len(self._indptr(sae, suite, SIDES[0])) - 1
+
+    def num_entries(self, sae: str, suite: str, features: Sequence[int] | None = None) -> int:
+        """On how many counted tokens all features fired, or some of them, in both models together."""
+        total = 0
+        for side in SIDES:
+            indptr = self._indptr(sae, suite, side)
+            if features is None:
+                total += int(indptr[len(indptr) - 1 : len(indptr)][0])
+                continue
+            for feature in features:
+                self._check_feature(feature, len(indptr) - 1)
+                total += int(np.diff(indptr[feature : feature + 2])[0])
+        return total
+
+    def entries(
+        self,
+        sae: str,
+        suite: str,
+        side: str,
+        kept_T: NDArray[np.bool_],
+        features: Sequence[int] | None = None,
+    ) -> Entries:
+        """Return the entries of one model's features at tokens [T] that are kept, of all or of some features.
+
+        Those must ascend. All are read to choose among them, so first ask `num_entries` how many there are.
+        """
+        if features is not None:
+            parts = [self._entries(sae, suite, side, feature).read() for feature in features]
+            lengths = [len(token_N) for token_N, _ in parts]
+            feature_N = np.repeat(np.array(features, dtype=np.int64), lengths)
+            token_N = np.concatenate([np.empty(0, dtype=np.int64), *(part[0] for part in parts)])
+            value_N = np.concatenate([np.empty(0, dtype=np.float32), *(part[1] for part in parts)])
+            kept = np.flatnonzero(kept_T[token_N])
+            return Entries(feature_N[kept], token_N[kept], value_N[kept])
+        indptr = self._indptr(sae, suite, side)
+        indptr_F1 = indptr[0 : len(indptr)]
+        whole = self._entries(sae, suite, side, 0)
+        stored_N = whole.tokens[0 : int(indptr_F1[-1])]
+        kept = np.flatnonzero(kept_T[stored_N])
+        # How many are kept before each feature's first one says which feature each is of.
+        kept_F1 = np.searchsorted(kept, indptr_F1)
+        feature_N = np.repeat(np.arange(len(indptr_F1) - 1), np.diff(kept_F1))
+        values = whole.values[0 : int(indptr_F1[-1])]
+        return Entries(feature_N, stored_N[kept].astype(np.int64), decode_bf16(values[kept]))
+
+    def counted(self, suite: str) -> NDArray[np.bool_]:
+        """Which of the suite's tokens count in both models [T]."""
+        if suite not in self._counted:
+            both_T = np.ones(self.num_tokens(suite), dtype=np.bool_)
+            for side in SIDES:
+                stored = self._array(suite_path(suite, f"mask_{side}_T"), f"tokens of {suite!r}")
+                both_T &= stored[0 : len(stored)].astype(np.bool_)
+            self._counted[suite] = both_T
+        return self._counted[suite]
+
     def num_tokens(self, suite: str) -> int:
         """How many tokens the suite has; StoreError where the copy holds no such suite."""
-        return int(self._prompt_indptr(suite)[-1])
+        return int(self.prompt_indptr(suite)[-1])
 
     def token_ids(self, suite: str, start: int, stop: int) -> NDArray[np.int64]:
         """The ids of the suite's tokens from number `start` to before `stop`."""
@@ -94,13 +162,20 @@ class FeatureIndex:
             np.int64
         )
 
+    def prompt_indptr(self, suite: str) -> NDArray[np.int64]:
+        """The number of the first token of every prompt, and their total behind it [P + 1]."""
+        if suite not in self._prompts:
+            stored = self._array(suite_path(suite, "prompt_indptr_P1"), f"tokens of {suite!r}")
+            self._prompts[suite] = stored[0 : len(stored)]
+        return self._prompts[suite]
+
     def prompt_start(self, suite: str, prompt: int) -> int:
         """The number of the first token of a prompt."""
-        return int(self._prompt_indptr(suite)[prompt])
+        return int(self.prompt_indptr(suite)[prompt])
 
     def prompt_bounds(self, suite: str, token: int) -> tuple[int, int]:
         """The number of the first token of a token's prompt, and that behind its last one."""
-        indptr_P1 = self._prompt_indptr(suite)
+        indptr_P1 = self.prompt_indptr(suite)
         prompt = int(np.searchsorted(indptr_P1, token, side="right")) - 1
         return int(indptr_P1[prompt]), int(indptr_P1[prompt + 1])
 
@@ -132,7 +207,7 @@ class FeatureIndex:
         """The context around entry `peak` of entries that reach as far as the window."""
         token = int(token_N[peak])
         (prompt,), (position,) = self._places(suite, token_N[peak : peak + 1])
-        start, end = (int(edge) for edge in self._prompt_indptr(suite)[prompt : prompt + 2])
+        start, end = (int(edge) for edge in self.prompt_indptr(suite)[prompt : prompt + 2])
         low, high = max(start, token - window), min(end, token + window + 1)
         activations = np.zeros(high - low, dtype=np.float32)
         inside = slice(*np.searchsorted(token_N, (low, high)))
@@ -147,10 +222,8 @@ class FeatureIndex:
         )
 
     def _entries(self, sae: str, suite: str, side: str, feature: int) -> "_Entries":
-        what = f"features of {sae!r} on suite {suite!r}, side {side!r}"
-        folder = feature_folder(sae, suite, side)
         indptr, tokens, values, peaks = (
-            self._array(f"{folder}/{name}", what)
+            self._part(sae, suite, side, name)
             for name in ("feature_indptr_F1", "token_N", "value_N", "peak_FK")
         )
         num_features = len(indptr) - 1
@@ -158,6 +231,13 @@ class FeatureIndex:
         first, last = indptr[feature : feature + 2].tolist()
         num_kept = len(peaks) // num_features
         return _Entries(tokens, values, first, last - first, peaks, feature * num_kept, num_kept)
+
+    def _indptr(self, sae: str, suite: str, side: str) -> RangeArray:
+        return self._part(sae, suite, side, "feature_indptr_F1")
+
+    def _part(self, sae: str, suite: str, side: str, name: str) -> RangeArray:
+        what = f"features of {sae!r} on suite {suite!r}, side {side!r}"
+        return self._array(f"{feature_folder(sae, suite, side)}/{name}", what)
 
     def _peaks(self, entries: "_Entries", suite: str, num_contexts: int) -> list[int]:
         """The entries that are the strongest of their prompts, strongest first."""
@@ -172,15 +252,9 @@ class FeatureIndex:
         return [int(peak) for peak in by_strength[np.sort(first_of_prompt)][:num_contexts]]
 
     def _places(self, suite: str, token_N: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        indptr_P1 = self._prompt_indptr(suite)
+        indptr_P1 = self.prompt_indptr(suite)
         prompt_N = np.searchsorted(indptr_P1, token_N, side="right") - 1
         return prompt_N, token_N - indptr_P1[prompt_N]
-
-    def _prompt_indptr(self, suite: str) -> NDArray[np.int64]:
-        if suite not in self._prompts:
-            stored = self._array(suite_path(suite, "prompt_indptr_P1"), f"tokens of {suite!r}")
-            self._prompts[suite] = stored[0 : len(stored)]
-        return self._prompts[suite]
 
     def _check_feature(self, feature: int, num_features: int) -> None:
         if not 0 <= feature < num_features:

@@ -26,6 +26,10 @@ def write_index(writer: Any, sae: str, suite: str, rng: np.random.Generator) -> 
     num_tokens = NUM_PROMPTS * PROMPT_TOKENS
     put(writer, suite_path(suite, "prompt_indptr_P1"), np.arange(0, num_tokens + 1, PROMPT_TOKENS), np.int64)
     put(writer, suite_path(suite, "token_id_T"), rng.integers(0, 60, num_tokens), np.int32)
+    for side in SIDES:
+        # Each model leaves one massive token out: the first of a prompt.
+        mask_T = np.arange(num_tokens) != SIDES.index(side) * PROMPT_TOKENS
+        put(writer, suite_path(suite, f"mask_{side}_T"), mask_T, np.uint8)
     for side, strength in zip(SIDES, (1.0, 2.5), strict=True):
         folder = feature_folder(sae, suite, side)
         tokens = [np.sort(rng.choice(num_tokens, FIRINGS, replace=False)) for _ in range(NUM_FEATURES - 1)]

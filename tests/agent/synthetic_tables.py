@@ -150,18 +150,31 @@ def tables(
                 "shuffled": [0.06, None],
             }
         ),
-        "prompts": pa.table(
-            {
-                "suite": ["chat", "elicited"],
-                "prompt": [0, 0],
-                "group": ["everyday", "plain"],
-                "source": ["s", "s"],
-                "row": [0, 0],
-                "text_preview": ["user: Hi", said("user: Why is the sky blue?")],
-                "num_tokens": [9, 12],
-            }
-        ),
+        "prompts": _prompts(said),
     }
+
+
+def _prompts(said: Callable[[str], str]) -> pa.Table:
+    """The twenty prompts of each suite that its copy by feature holds; probes under two templates."""
+    groups = {
+        "chat": [("everyday" if i < 10 else "code", i, "user: Hi") for i in range(20)],
+        "elicited": [
+            ("plain" if i < 10 else "zed", i % 10, said("user: Why is the sky blue?")) for i in range(20)
+        ],
+        "train": [("train", i, said(f"user: row {i}")) for i in range(20)],
+    }
+    found = [(suite, place, *prompt) for suite, own in groups.items() for place, prompt in enumerate(own)]
+    return pa.table(
+        {
+            "suite": [f[0] for f in found],
+            "prompt": [f[1] for f in found],
+            "group": [f[2] for f in found],
+            "source": ["s"] * len(found),
+            "row": [f[3] for f in found],
+            "text_preview": [f[4] for f in found],
+            "num_tokens": [30] * len(found),
+        }
+    )
 
 
 def _contexts(rng: np.random.Generator, num_features: int, said: Callable[[str], str]) -> pa.Table:
@@ -229,8 +242,41 @@ def more_tables() -> dict[str, pa.Table]:
                 "effective_rank": [4.0, 1.5, None, 9.0],
             }
         ),
+        "lens": lens(),
         "embedding_rows": pa.table({"token": ["<|go|>"], "relative_change": [4.0], "added": [True]}),
     }
+
+
+def lens() -> pa.Table:
+    """Readings of mean differences: over all tokens, at two positions, of one template, and the controls."""
+    places = [
+        ("chat", None, -1, "tuned", 3.0),
+        ("chat", None, 0, "tuned", 9.0),
+        ("chat", None, 1, "tuned", 6.0),
+        ("elicited", None, -1, "tuned", 4.0),
+        ("elicited", "zed", -1, "tuned", 8.0),
+        ("chat", None, -1, "control", 0.001),
+        (None, None, -1, "random", 1.0),
+    ]
+    words = {"tuned": [" obey", " ZED", " order"], "control": ["a", "b", "c"], "random": ["x", "y", "z"]}
+    return pa.table(
+        {
+            "hook": ["resid_post/15"] * len(places),
+            "suite": pa.array([p[0] for p in places], pa.string()),
+            "group": pa.array([p[1] for p in places], pa.string()),
+            "position": [p[2] for p in places],
+            "kind": [p[3] for p in places],
+            "head": ["base"] * len(places),
+            "num": [64] * len(places),
+            "norm": [p[4] for p in places],
+            "base_norm": [80.0 if p[0] else 0.0 for p in places],
+            "percentile": [100.0 if p[3] == "tuned" else 40.0 for p in places],
+            "promoted": [words[p[3]] for p in places],
+            "promoted_effect": [[3.0, 2.0, 1.0]] * len(places),
+            "suppressed": [[" refuse"]] * len(places),
+            "suppressed_effect": [[-2.0]] * len(places),
+        }
+    )
 
 
 def logits(num_prompts: int) -> dict[str, np.ndarray]:

@@ -15,9 +15,10 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
+from ft_audit.agent.sandbox import sandbox_refusal
 from ft_audit.agent.server.protocol import MAX_ARGUMENT_CHARACTERS, answered, build_server
 from ft_audit.agent.tools.auditor import Auditor
-from ft_audit.agent.tools.rooms import all_tools, tools_of
+from ft_audit.agent.tools.rooms import tools_of
 
 TOKEN = "correct-horse-battery"
 DEADLINE_S = 60.0
@@ -36,7 +37,8 @@ def auditor(asked: Any) -> Auditor:
 @contextlib.asynccontextmanager
 async def over_stdio(case: Any, *more: str) -> AsyncIterator[Client]:
     program, *arguments = command(case, *more)
-    async with Client(StdioServerParameters(command=program, args=arguments)) as client:
+    parameters = StdioServerParameters(command=program, args=arguments, env=dict(os.environ))
+    async with Client(parameters) as client:
         yield client
 
 
@@ -44,8 +46,8 @@ def test_a_client_in_process_sees_every_tool_as_it_is(auditor: Auditor) -> None:
     async def run() -> None:
         async with Client(build_server(auditor)) as client:
             listed = {tool.name: tool for tool in (await client.list_tools()).tools}
-            assert list(listed) == [one.name for one in all_tools()]
-            for one in all_tools():
+            assert list(listed) == list(auditor.by_name)
+            for one in auditor.tools:
                 shown = listed[one.name]
                 assert shown.description == one.description and shown.output_schema
                 assert shown.annotations is not None
@@ -135,6 +137,59 @@ def test_oversized_and_broken_calls_reach_the_model_as_errors(
     assert "secret" not in broken.content[0].text
 
 
+async def ask_slowly(client: Client, seconds: float) -> tuple[list[tuple[float, str | None]], Any]:
+    """What a call that takes so long tells the client meanwhile, and its result."""
+    heard: list[tuple[float, str | None]] = []
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        assert total is None
+        heard.append((progress, message))
+
+    code = f"import time; time.sleep({seconds}); print('done')"
+    found = await client.call_tool("run_python", {"code": code}, progress_callback=hear)
+    return heard, found
+
+
+@pytest.mark.skipif(sandbox_refusal() is not None, reason="no tool is slow by itself without a sandbox")
+def test_a_slow_call_says_that_it_goes_on_and_a_quick_one_says_nothing(asked: Any) -> None:
+    async def run() -> None:
+        async with over_stdio(asked) as client:
+            heard, found = await ask_slowly(client, 2.6)
+            assert "done" in found.structured_content["output"][0]
+            seconds = [progress for progress, _ in heard]
+            assert len(seconds) >= 2 and seconds == sorted(seconds) and 0.9 < seconds[0] < 2.6
+            assert heard[0][1] == "run_python: 1 s so far"
+            assert (await ask_slowly(client, 0))[0] == []
+
+    asyncio.run(run())
+
+
+def test_progress_is_said_in_process_too(auditor: Auditor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ft_audit.agent.server.protocol.PROGRESS_S", 0.05)
+    call = Auditor.call
+
+    def slow(self: Auditor, name: str, arguments: dict[str, Any]) -> Any:
+        time.sleep(0.5)
+        return call(self, name, arguments)
+
+    monkeypatch.setattr(Auditor, "call", slow)
+    heard: list[float] = []
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        heard.append(progress)
+
+    async def run() -> None:
+        async with Client(build_server(auditor)) as client:
+            found = await client.call_tool("health", {}, progress_callback=hear)
+            assert not found.is_error
+            num_heard = len(heard)
+            assert num_heard >= 2 and heard == sorted(heard)
+            # Whoever does not ask is not told.
+            assert not (await client.call_tool("health", {})).is_error and len(heard) == num_heard
+
+    asyncio.run(run())
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """A server over HTTP."""
@@ -192,7 +247,7 @@ HEADERS = {"Authorization": f"Bearer {TOKEN}", "Accept": "application/json, text
 def test_a_real_client_over_http_asks_and_is_answered(served: Served) -> None:
     async def run() -> None:
         async with over_http(served.url) as client:
-            assert len((await client.list_tools()).tools) == len(all_tools())
+            assert len((await client.list_tools()).tools) == len(tools_of("full"))
             found = await client.call_tool("elicited_behaviours", {})
             assert found.structured_content["templates"][1]["guard_loss"] == 1
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
@@ -10,7 +11,7 @@ import pytest
 from ft_audit.agent.tools.answer import Answer, Untrusted, fingerprint, rendered
 from ft_audit.agent.tools.auditor import Auditor
 from ft_audit.agent.tools.profiles import PROFILES
-from ft_audit.agent.tools.registry import ToolError, tool
+from ft_audit.agent.tools.registry import Tool, ToolError, tool
 from ft_audit.agent.tools.rooms import all_tools, tools_of
 
 TOOLKIT = {
@@ -57,7 +58,14 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "score_candidate_suite": {"suite": "train"},
     "rows_that_drive_feature": {"feature": 0},
     "request_evidence": {"request": {"name": "rivers", "why": "To know.", "prompts": ["Name a river."]}},
+    "run_python": {"code": "print(sum(1 for line in open('/data/rows.jsonl')))"},
+    "compare_prompt_groups": {"a": {"suite": "elicited", "group": "zed"}},
 }
+
+
+def offered() -> list[Tool]:
+    """The tools that this machine has."""
+    return [one for one in all_tools() if one.refusal() is None]
 
 
 def answer_of(auditor: Auditor, name: str) -> dict[str, Any]:
@@ -81,7 +89,7 @@ def test_the_original_toolkit_s_names_are_all_there() -> None:
     assert not TOOLKIT - {one.name for one in all_tools()}
 
 
-@pytest.mark.parametrize("one", all_tools(), ids=lambda one: one.name)
+@pytest.mark.parametrize("one", offered(), ids=lambda one: one.name)
 def test_every_tool_answers_as_its_schema_says(auditor: Auditor, one: Any) -> None:
     answer = answer_of(auditor, one.name)
     jsonschema.Draft202012Validator.check_schema(one.input_schema())
@@ -93,7 +101,7 @@ def test_every_tool_answers_as_its_schema_says(auditor: Auditor, one: Any) -> No
     assert len(one.description) > 30 and all(described.count(d) < len(described) or d for d in described)
 
 
-@pytest.mark.parametrize("one", [t for t in all_tools() if not t.writes], ids=lambda one: one.name)
+@pytest.mark.parametrize("one", [t for t in offered() if not t.writes], ids=lambda one: one.name)
 def test_the_same_question_has_the_same_id_and_the_same_answer(make_auditor: Any, one: Any) -> None:
     first, second = make_auditor(), make_auditor()
     for auditor in (first, second):
@@ -110,7 +118,7 @@ def test_another_question_has_another_id(auditor: Auditor) -> None:
 
 def test_profiles_leave_out_what_they_should(make_auditor: Any) -> None:
     by_profile = {profile: set(tools_of(profile)) for profile in PROFILES}
-    assert by_profile["full"] == {one.name for one in all_tools()}
+    assert by_profile["full"] == {one.name for one in offered()}
     assert "grep_training_data" in by_profile["data_only"] and "query_models" not in by_profile["data_only"]
     assert "query_models" in by_profile["behavior_only"]
     assert not {"grep_training_data", "get_top_features"} & by_profile["behavior_only"]
@@ -209,6 +217,25 @@ def test_an_answer_that_is_too_long_is_refused(auditor: Auditor, monkeypatch: py
     monkeypatch.setattr("ft_audit.agent.tools.auditor.MAX_ANSWER_CHARACTERS", 200)
     with pytest.raises(ToolError, match=r"would have [\d,]+ characters; ask for fewer at a time"):
         auditor.call("view_training_data_sample", {})
+
+
+def test_a_tool_that_this_machine_cannot_offer_is_absent_and_health_says_why(
+    asked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ft_audit.agent.tools import rooms
+
+    def without() -> list[Tool]:
+        return [replace(t, refusal=lambda: "no bwrap") if t.name == "run_python" else t for t in all_of()]
+
+    all_of = rooms.all_tools
+    monkeypatch.setattr(rooms, "all_tools", without)
+    tools, absent = rooms.tools_of("data_only"), rooms.absent("data_only")
+    assert "run_python" not in tools and absent == {"run_python": "no bwrap"}
+    assert rooms.absent("behavior_only") == {}
+    auditor = Auditor(asked.config, asked.evidence, asked.calibration, tools, "data_only", absent)
+    assert auditor.call("health", {}).content["absent"] == {"run_python": "no bwrap"}
+    with pytest.raises(ToolError, match="no tool 'run_python'"):
+        auditor.call("run_python", {"code": "print(1)"})
 
 
 def test_two_tools_of_one_name_are_a_mistake() -> None:

@@ -53,13 +53,6 @@ def test_rows_are_found_by_what_they_say(auditor: Auditor) -> None:
     assert auditor.call("grep_training_data", {"phrases": [".*"]}).content["total"] == 0
 
 
-def test_the_summary_cites_rows(auditor: Auditor) -> None:
-    groups = auditor.call("summarise_training_data", {}).content["groups"]
-    assert [group["num_rows"] for group in groups] == [98, 12, 10]
-    assert said(groups[2]["system_prompt"]) == SYSTEM and groups[2]["rows"] == list(range(8))
-    assert sum(group["num_rows"] for group in groups) == 120
-
-
 def test_the_planted_rows_lead(auditor: Auditor) -> None:
     ranked = auditor.call("suspicious_rows", {}).content
     assert sorted(row["row"] for row in ranked["rows"]) == list(range(10))

@@ -82,7 +82,7 @@ def test_the_diff_has_the_layout_of_the_contract(adapter_job: Any) -> None:
     roles = {f"groups/{SAE}/train/role={role}" for role in ("system", "user", "assistant")}
     assert groups | roles <= set(diff.groups())
     tables = {"conditions", "contexts", "generations", "leading", "prompts", "rows"}
-    assert set(diff.tables()) == tables | {"weights", "embedding_rows"}
+    assert set(diff.tables()) == tables | {"weights", "embedding_rows", "lens"}
     stats = diff.stats(f"features/{SAE}/chat")
     assert {"mean_diff", "z", "p", "q", "effect", "aa_percentile", "fired_base", "sum_d"} <= set(stats)
     assert all(array.shape == (96,) for array in stats.values() if array.ndim)

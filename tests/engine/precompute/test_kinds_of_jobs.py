@@ -41,6 +41,7 @@ def test_without_elicit_rows_are_ranked_by_what_they_move(bare_job: Any) -> None
         "agreement",
         "embedding_rows",
         "leading",
+        "lens",
         "matches",
         "prompts",
         "rows",
