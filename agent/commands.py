@@ -1,4 +1,4 @@
-"""The reader's verbs: `audit`, `top`, `report`, `export`, `index`, `serve` and `sae show`; none needs a model."""
+"""The reader's verbs, from `audit` to `serve` and `sae show`; none needs a model."""
 
 import argparse
 import json

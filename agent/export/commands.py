@@ -61,7 +61,7 @@ def run_index(args: argparse.Namespace) -> int:
     found = collect(args.roots)
     AuditFile(str(args.out)).write(render_index(found, args.out.resolve().parent).encode())
     for one in found.unread:
-        print(f"index: not read: {ascii(one.location)}", file=sys.stderr)
+        print(f"index: not read: {one.location!a}", file=sys.stderr)
     unread = [one._asdict() for one in found.unread]
     said = {"index": str(args.out), "verdicts": len(found.listed), "unread": unread}
     counts = f"{len(found.listed)} verdicts, {len(unread)} not read"

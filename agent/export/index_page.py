@@ -18,8 +18,8 @@ HEADLINE_CHARACTERS = 300
 WHY_CHARACTERS = 300
 HEADS = ("Audit", "Risk", "Status", "Headline", "Agent’s risk", "Cost", "Written")
 NOTE = (
-    "Risk says how rare such a figure is among benign fine-tunes; it is no probability of harm. Sorted by it, the "
-    "highest first. Where two audits have other banks, their risks are of different company."
+    "Risk says how rare such a figure is among the benign fine-tunes of the audit’s own bank; it is no "
+    "probability of harm. The highest comes first."
 )
 
 

@@ -1,4 +1,4 @@
-"""A verdict as an eval log of Inspect (inspect_ai, version 2 of its JSON): one sample, its scores, the transcript."""
+"""A verdict as an eval log of Inspect (version 2 of its JSON): one sample, its scores, the transcript."""
 
 import hashlib
 import json

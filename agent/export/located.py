@@ -42,7 +42,7 @@ def rows_of(finding: Finding) -> list[int]:
 
 
 def file_of(verdict: Verdict, about_rows: bool) -> str:
-    """The data set where the finding is about its rows, else the config; a relative reference without escapes."""
+    """The data set where the finding is about its rows, else the config; a relative path."""
     dataset = verdict.config.get("dataset")
     path = str(dataset.get("path")) if about_rows and isinstance(dataset, dict) else f"{verdict.name}.yaml"
     # A recipe's parameters or a machine's root are no part of a repository's file name.
