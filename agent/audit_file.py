@@ -35,6 +35,16 @@ class AuditFile(NamedTuple):
             path = Path(self.location)
             Store(path.parent).place.replace(path.name, content)
 
+    def modified(self) -> float | None:
+        """When the file was written, in seconds since 1970; None when there is none."""
+        if "://" not in self.location:
+            path = Path(self.location)
+            return path.stat().st_mtime if path.is_file() else None
+        root, audit, name = self._parts()
+        key = f"audits/{audit}/{name}"
+        found = Store(root).place.files(f"audits/{audit}")
+        return next((file.modified for file in found if file.key == key), None)
+
     def beside(self, name: str) -> "AuditFile":
         """Another file of the same folder."""
         return AuditFile(f"{self.location.rpartition('/')[0] or '.'}/{name}")

@@ -1,4 +1,4 @@
-"""The reader's verbs: `audit`, `top`, `report`, `serve` and `sae show`; none needs a model."""
+"""The reader's verbs, from `audit` to `serve` and `sae show`; none needs a model."""
 
 import argparse
 import json
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ft_audit.agent.export.commands import add_export, add_index
 from ft_audit.agent.label_commands import add_label_commands as add_label_commands
 from ft_audit.agent.server.commands import add_serve
 
@@ -50,6 +51,8 @@ def add_commands(subparsers: Any) -> None:
 
     for verb in (audit, top, report):
         _add_shared(verb)
+    _add_shared(add_export(subparsers))
+    add_index(subparsers)
     add_serve(subparsers)
 
 

@@ -1,0 +1,1 @@
+"""The verdict in the formats of other tools, and a page over many verdicts."""
