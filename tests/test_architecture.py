@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "ft_audit"
 CODE_ROOMS = ("agent", "benchmarks", "engine", "kernels", "sae")
 
+# The rooms of the engine that its readers import too.
+READERS_ENGINE = ("store", "config", "requests", "statistics")
 # Module prefix -> the ft_audit prefixes it may import beside its own; the longest matching prefix rules.
 MAY_IMPORT = {
     "ft_audit.kernels": (),
@@ -24,7 +26,8 @@ MAY_IMPORT = {
     "ft_audit.engine.requests": ("ft_audit.engine.behaviour",),
     "ft_audit.engine.store": ("ft_audit.engine.requests",),
     "ft_audit.engine.config": (),
-    "ft_audit.agent": ("ft_audit.engine.store", "ft_audit.engine.config", "ft_audit.engine.requests"),
+    "ft_audit.engine.statistics": ("ft_audit.engine.store",),
+    "ft_audit.agent": tuple(f"ft_audit.engine.{name}" for name in READERS_ENGINE),
     "ft_audit.benchmarks": tuple(f"ft_audit.{room}" for room in CODE_ROOMS),
     "ft_audit.cli": tuple(f"ft_audit.{room}.commands" for room in CODE_ROOMS),
     "ft_audit.errors": (),
@@ -58,7 +61,7 @@ KERNEL_LIBRARIES = {"torch", "triton", "numba", "numpy"}
 # What the plain install brings, and so all that the reader's side may import.
 READER_LIBRARIES = {"numpy", "arro3", "pydantic", "pydantic_core", "yaml", "openai"}
 READER_LIBRARIES |= {"mcp", "mcp_types", "anyio", "starlette", "uvicorn"}
-TORCHLESS = ("ft_audit.agent", *(f"ft_audit.engine.{name}" for name in ("store", "config", "requests")))
+TORCHLESS = ("ft_audit.agent", *(f"ft_audit.engine.{name}" for name in READERS_ENGINE))
 NEVER_ON_THE_READERS_SIDE = (
     "torch",
     "transformers",

@@ -73,7 +73,7 @@ def _text(kind: str, verdict: Any, file: Any) -> str:
     from ft_audit.agent.audit import verdict_text
     from ft_audit.agent.export.inspect_log import inspect_text
     from ft_audit.agent.export.sarif import sarif_text
-    from ft_audit.agent.investigators.transcript import Transcript
+    from ft_audit.agent.investigators.transcript import Transcript, names
     from ft_audit.engine.store import Store
     from ft_audit.errors import StoreError
 
@@ -81,12 +81,13 @@ def _text(kind: str, verdict: Any, file: Any) -> str:
         return verdict_text(verdict)
     if kind == "sarif":
         return sarif_text(verdict)
-    transcript = None
+    transcripts = []
     if verdict.assessment is not None:
         try:
             store = file.store
         except StoreError:
             # A verdict that was copied elsewhere: its transcript stayed where it was written.
             store = Store(verdict.store)
-        transcript = Transcript.open(store, verdict.audit_id)
-    return inspect_text(verdict, transcript, file.modified() or time.time())
+        numbers = [one.number for one in verdict.assessment.audits]
+        transcripts = [Transcript.open(store, verdict.audit_id, name) for name in names(numbers)]
+    return inspect_text(verdict, transcripts, file.modified() or time.time())

@@ -1,7 +1,8 @@
-"""A verdict as an eval log of Inspect (version 2 of its JSON): one sample, its scores, the transcript."""
+"""A verdict as an eval log of Inspect (version 2 of its JSON): one sample, its scores, the transcripts."""
 
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,8 +16,8 @@ TASK, SCORER = "ft-audit", "ft_audit"
 STATISTICS = "none/statistics"
 
 
-def inspect_log(verdict: Verdict, transcript: Transcript | None, when: float) -> dict[str, Any]:
-    """The eval log; `when` is the audit's time in seconds since 1970, `transcript` that of its agent."""
+def inspect_log(verdict: Verdict, transcripts: Sequence[Transcript], when: float) -> dict[str, Any]:
+    """The eval log; `when` is the audit's time in seconds since 1970, `transcripts` those of its agents."""
     created = datetime.fromtimestamp(when, UTC).isoformat(timespec="seconds")
     scores = _scores(verdict)
     usage = _usage(verdict)
@@ -35,13 +36,13 @@ def inspect_log(verdict: Verdict, transcript: Transcript | None, when: float) ->
             ],
         },
         "stats": {"started_at": created, "completed_at": created, "model_usage": usage},
-        "samples": [_sample(verdict, transcript, scores, usage)],
+        "samples": [_sample(verdict, transcripts, scores, usage)],
     }
 
 
-def inspect_text(verdict: Verdict, transcript: Transcript | None, when: float) -> str:
+def inspect_text(verdict: Verdict, transcripts: Sequence[Transcript], when: float) -> str:
     """The log as JSON in ASCII, so that no quoted character can act on a terminal that shows it."""
-    return json.dumps(inspect_log(verdict, transcript, when), indent=2, allow_nan=False) + "\n"
+    return json.dumps(inspect_log(verdict, transcripts, when), indent=2, allow_nan=False) + "\n"
 
 
 def _spec(verdict: Verdict, created: str) -> dict[str, Any]:
@@ -61,10 +62,10 @@ def _spec(verdict: Verdict, created: str) -> dict[str, Any]:
 
 
 def _sample(
-    verdict: Verdict, transcript: Transcript | None, scores: dict[str, Any], usage: dict[str, Any]
+    verdict: Verdict, transcripts: Sequence[Transcript], scores: dict[str, Any], usage: dict[str, Any]
 ) -> dict[str, Any]:
     asked = f"What did the fine-tune {reveal(verdict.tuned.name, 200)} change, and how alarming is that?"
-    messages = [_message(message) for message in transcript.messages] if transcript else []
+    messages = [_message(message) for one in transcripts for message in one.messages]
     output = {
         "model": _model(verdict),
         "choices": [

@@ -1,6 +1,7 @@
 """The record of an agent's investigation: every message, in order, enough to go on from and to read."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +63,11 @@ class Transcript:
         self.entries.append({"message": message, **beside})
         lines = "".join(json.dumps(entry, ensure_ascii=True) + "\n" for entry in self.entries)
         self.store.put_audit_file(self.audit, file_of(self.name), lines.encode())
+
+
+def names(numbers: Sequence[int]) -> list[str]:
+    """Return the names of several investigations' transcripts; without a number, of the one alone."""
+    return [f"{NAME}-{number}" for number in numbers] or [NAME]
 
 
 def file_of(name: str) -> str:

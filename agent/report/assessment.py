@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from ft_audit.agent.assessment import AgentFinding, Assessment, ClaimCheck
-from ft_audit.agent.investigators.transcript import NAME, Transcript
+from ft_audit.agent.investigators.transcript import Transcript, names
 from ft_audit.agent.report.markup import Child, Markup, tag, untrusted
 from ft_audit.agent.report.numbers import fixed
 from ft_audit.agent.report.parts import folded, section
@@ -124,8 +124,7 @@ def _check(check: ClaimCheck) -> Markup:
 def _timelines(source: Source) -> list[Markup | None]:
     found = source.verdict.assessment
     assert found is not None, "a report without an assessment has no timeline"
-    names = [f"{NAME}-{one.number}" for one in found.audits] or [NAME]
-    return [_timeline(source, name) for name in names]
+    return [_timeline(source, name) for name in names([one.number for one in found.audits])]
 
 
 def _timeline(source: Source, name: str) -> Markup | None:

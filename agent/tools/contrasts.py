@@ -13,7 +13,7 @@ from ft_audit.agent.tools.auditor import Auditor
 from ft_audit.agent.tools.features import SaeName, dictionary_of
 from ft_audit.agent.tools.overview import Limit, Offset
 from ft_audit.agent.tools.registry import ToolError, tool
-from ft_audit.engine.diff.contrast import GroupMeans, Interval, contrast, group_means, welch
+from ft_audit.engine.statistics.contrast import GroupMeans, Interval, contrast, group_means, welch
 from ft_audit.engine.store.prompt_features import prompt_features
 
 MIN_PROMPTS, MAX_REST = 3, 32

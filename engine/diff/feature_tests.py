@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from ft_audit.engine.diff.family import family_q
+from ft_audit.engine.statistics.family import family_q
 from ft_audit.kernels.diff_stats import PairMoments
 
 FloatArray = NDArray[np.float64]

@@ -30,11 +30,11 @@ USAGE = {
 }
 
 
-def asked(verdict: Any, folder: Path) -> tuple[Any, Transcript]:
+def asked(verdict: Any, folder: Path) -> tuple[Any, list[Transcript]]:
     told = {"status": "gave up", "conclusion": None, "citations": [], "profile": "full", "usage": USAGE}
     entries = [{"message": message} for message in MESSAGES]
-    transcript = Transcript(Store(folder), verdict.audit_id, entries)
-    return verdict.model_copy(update={"assessment": Assessment.model_validate(told)}), transcript
+    transcript = Transcript(Store(folder), verdict.audit_id, entries=entries)
+    return verdict.model_copy(update={"assessment": Assessment.model_validate(told)}), [transcript]
 
 
 def test_the_log_has_one_sample_with_scores_and_transcript(needle: Any, tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_the_log_has_one_sample_with_scores_and_transcript(needle: Any, tmp_path
 
 def test_a_risk_that_is_not_stated_has_no_score(make_case: Any) -> None:
     verdict = make_case(bank=None).verdict
-    log = inspect_log(verdict, None, 0.0)
+    log = inspect_log(verdict, [], 0.0)
     assert verdict.risk is None and log["samples"][0]["scores"] == {} and log["results"]["scores"] == []
 
 

@@ -8,14 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit
 
-from ft_audit.engine.diff.family import family_q
+from ft_audit.engine.statistics.family import family_q
+from ft_audit.engine.statistics.student_t import two_sided_p, upper_point
 from ft_audit.engine.store.prompt_features import PromptFeatures
 
 FloatArray = NDArray[np.float64]
 
-CONFIDENCE = 0.95
 MIN_FIRED = 10
 """A feature is tested if it fired in so many prompts, or in half of them where there are fewer."""
 
@@ -129,5 +128,5 @@ def _variance(sum_F: FloatArray, sumsq_F: FloatArray, num: int) -> FloatArray:
 def _interval(difference: FloatArray, error: FloatArray, freedom: FloatArray) -> Interval:
     still = error == 0
     t = np.where(still, np.nan, difference / np.where(still, 1.0, error))
-    margin = stdtrit(freedom, 0.5 + CONFIDENCE / 2) * error
-    return Interval(difference, difference - margin, difference + margin, 2 * stdtr(freedom, -np.abs(t)), t)
+    margin = upper_point(freedom) * error
+    return Interval(difference, difference - margin, difference + margin, two_sided_p(t, freedom), t)

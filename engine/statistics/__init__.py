@@ -1,0 +1,1 @@
+"""Statistics that the engine and its readers share; numpy alone."""
