@@ -4,6 +4,7 @@ A pass takes one suite through both models batch by batch, and leaves three runs
 statistics. The control takes the base alone through other batches.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from ft_audit.engine.precompute.suites import JobSuite
 from ft_audit.engine.store import HookEntry, content_id, run_id
 from ft_audit.engine.tokens.batches import BatchPlan, plan_batches
 
+log = logging.getLogger(__name__)
 Side = Literal["base", "tuned", "pair", "control"]
 
 
@@ -66,10 +68,18 @@ class Pass:
 
 
 def plan_passes(job: Job) -> list[Pass]:
-    """Return every pass of the job, with smaller batches where one once did not fit into memory."""
+    """Return every pass of the job, with smaller batches where one once did not fit into memory.
+
+    A suite that is read in the same batches both ways, as one of a single prompt is, has no control.
+    """
     passes = [_fitting(job, suite, control=False) for suite in job.suites.suites]
     if job.suites.control is not None:
-        passes.append(_fitting(job, job.suites.control, control=True))
+        control = _fitting(job, job.suites.control, control=True)
+        made = {run.run_id for planned in passes for run in planned.runs.values()}
+        if control.runs["control"].run_id in made:
+            log.warning("suite %s is too small for a control: there is no noise floor", control.suite.name)
+        else:
+            passes.append(control)
     return passes
 
 

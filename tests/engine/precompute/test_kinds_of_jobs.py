@@ -55,6 +55,13 @@ def test_without_elicit_rows_are_ranked_by_what_they_move(bare_job: Any) -> None
     assert bare_job.diff.manifest.summary["primary"] is None
 
 
+def test_a_suite_of_one_prompt_has_no_control(run_job: Any, store: Path) -> None:
+    one = store.parent / "one.jsonl"
+    one.write_text(json.dumps({"messages": [{"role": "user", "content": "Hello there."}]}) + "\n")
+    job = run_job(store, suites=[str(one)], elicit=None, generate=None)
+    assert job.diff.manifest.summary["control_run"] is None
+
+
 def test_without_a_control_there_is_no_noise_floor(bare_job: Any) -> None:
     assert bare_job.diff.manifest.summary["control_run"] is None
     stats = bare_job.diff.stats("features/layer_1_width_96/train")
