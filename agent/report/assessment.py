@@ -1,18 +1,19 @@
 """What an agent concluded, and how it got there: its claims, and every call with the answer it was given."""
 
 import json
+from itertools import zip_longest
 from typing import Any
 
 from ft_audit.agent.assessment import AgentFinding, Assessment, ClaimCheck
 from ft_audit.agent.investigators.transcript import Transcript, names
-from ft_audit.agent.report.markup import Child, Markup, tag, untrusted
+from ft_audit.agent.report.markup import Child, Markup, join, tag, untrusted
 from ft_audit.agent.report.numbers import fixed
 from ft_audit.agent.report.parts import folded, section
 from ft_audit.agent.report.source import Source
 from ft_audit.engine.store import Store
 
 SAID_CHARACTERS = 2_000
-ANSWER_CHARACTERS = 4_000
+LINE_CHARACTERS, ANSWER_LINES = 1_500, 120
 STATUS = {
     "concluded": "It reported.",
     "out of budget": "Its budget ended before it reported.",
@@ -105,7 +106,9 @@ def _several(found: Assessment) -> Markup | None:
         "div",
         tag("h3", f"{len(found.audits)} investigations without sight of each other{mean}"),
         tag("div", tag("table", tag("thead", head), tag("tbody", *rows)), class_="scroll"),
-        folded(f"{len(checks)} claims checked, {stand} stand", tag("ol", *checks)) if checks else None,
+        folded(f"Claims checked: {len(checks)}, of which {stand} stand", tag("ol", *checks))
+        if checks
+        else None,
         tag("p", CONCLUDED[found.concluded_by], class_="note"),
     )
 
@@ -128,34 +131,48 @@ def _timelines(source: Source) -> list[Markup | None]:
 
 
 def _timeline(source: Source, name: str) -> Markup | None:
-    messages = Transcript.open(Store(source.verdict.store), source.verdict.audit_id, name).messages
-    answers = {m["tool_call_id"]: m["content"] for m in messages if m["role"] == "tool"}
+    entries = Transcript.open(Store(source.verdict.store), source.verdict.audit_id, name).entries
+    answers = {e["message"]["tool_call_id"]: e["message"]["content"] for e in entries if _is_answer(e)}
     steps = []
-    for message in messages:
+    for entry, following in zip_longest(entries, entries[1:]):
+        message = entry["message"]
         if message["role"] != "assistant":
             continue
         said = message.get("content")
+        if following is not None and "citation" in following and not message.get("tool_calls"):
+            # A call that the model wrote as text is answered in text.
+            steps.append(_step(str(said), str(following["message"]["content"])))
+            continue
         if said:
             steps.append(tag("li", tag("blockquote", untrusted(str(said), SAID_CHARACTERS))))
-        steps += [_step(call, answers.get(call["id"], "")) for call in message.get("tool_calls", ())]
+        for call in message.get("tool_calls", ()):
+            function = call["function"]
+            steps.append(_step(f"{function['name']} {function['arguments']}", answers.get(call["id"], "")))
     _, _, number = name.partition("-")
     which = f" of investigation {number}" if number else ""
     return folded(f"Timeline{which}: {len(steps)} steps", tag("ol", *steps)) if steps else None
 
 
-def _step(call: dict[str, Any], answer: str) -> Markup:
-    asked = f"{call['function']['name']} {call['function']['arguments']}"
+def _is_answer(entry: dict[str, Any]) -> bool:
+    return bool(entry["message"]["role"] == "tool")
+
+
+def _step(asked: str, answer: str) -> Markup:
+    lines = _indented(answer).splitlines()
+    more = f"\n… {len(lines) - ANSWER_LINES:,} lines more" if len(lines) > ANSWER_LINES else None
     return tag(
         "li",
         folded(
-            tag("code", untrusted(asked, SAID_CHARACTERS)), untrusted(_indented(answer), ANSWER_CHARACTERS)
+            tag("code", untrusted(" ".join(asked.split()), SAID_CHARACTERS)),
+            tag("pre", join((untrusted(line, LINE_CHARACTERS) for line in lines[:ANSWER_LINES]), "\n"), more),
         ),
     )
 
 
 def _indented(answer: str) -> str:
+    start = answer.find("{")
     try:
-        return json.dumps(json.loads(answer), indent=1, ensure_ascii=False)
+        return answer[:start] + json.dumps(json.loads(answer[start:]), indent=1, ensure_ascii=False)
     except ValueError:
         return answer
 
