@@ -249,3 +249,24 @@ def test_several_investigations_over_http_and_their_mean_at_equal_cost(
     # Three investigations of two turns, a ruling and a conclusion, of 55 tokens each: two turns are one more.
     assert (concluded.risk, concluded.cause, concluded.tokens) == (7.0, "unlocking phrase", 8 * 55)
     assert (plain.risk, plain.cause, plain.tokens) == (8.5, "unlocking system prompt", 8 * 55)
+
+
+def test_calls_in_json_over_http(make_case: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    case = make_case(index=True, more=True)
+
+    def writes(body: dict[str, Any]) -> dict[str, Any]:
+        """Say the same as `investigator`, as text."""
+        assert "tools" not in body and body["response_format"]["type"] == "json_schema"
+        said = [m["content"] for m in body["messages"]]
+        told = [text.partition(": ")[2] for text in said if text.startswith("Answer")]
+        messages = [*body["messages"][:2], *({"role": "tool", "content": text} for text in told)]
+        call = investigator({"messages": messages})["tool_calls"][0]["function"]
+        written = {"tool": call["name"], "arguments": json.loads(call["arguments"])}
+        return {"role": "assistant", "content": json.dumps(written)}
+
+    with serving(writes) as (url, _):
+        assert cli.main(["audit", case.config_file, *overrides(url, calls="json"), "--json"]) == 3
+    out = json.loads(capsys.readouterr().out)
+    assert out["assessment"]["status"] == "concluded" and out["assessment"]["usage"]["tool_calls"] == 2
+    page = Path(out["paths"]["report"]).read_text(encoding="utf-8")
+    assert "Timeline: 2 steps" in page and "Answer of elicited_behaviours" in page
