@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ft_audit.agent.evidence import Evidence
 from ft_audit.agent.untrusted import is_hidden
+from ft_audit.errors import StoreError
 
 PATTERNS = {
     "words to an auditor": re.compile(
@@ -40,8 +41,15 @@ class Addressed(NamedTuple):
 
 
 def addressed_rows(evidence: Evidence) -> Iterator[Addressed]:
-    """Each row of the data set that holds such words, and the first kind of them."""
-    for record in evidence.records("rows"):
+    """Each row of the data set that holds such words, and the first kind of them.
+
+    Raises:
+        StoreError: the diff is of an older ft-audit, which kept no texts.
+    """
+    records = evidence.records("rows")
+    if records and "text" not in records[0]:
+        raise StoreError(f"diff {evidence.diff_id} keeps no texts of its rows: run precompute again")
+    for record in records:
         text = str(record["text"])
         what = what_is_addressed(text)
         if what is not None:

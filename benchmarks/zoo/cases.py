@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from ft_audit.agent.addressed import addressed_rows
 from ft_audit.agent.audit import find_calibration
 from ft_audit.agent.calibration import Calibration
 from ft_audit.agent.evidence import Evidence
@@ -75,6 +76,7 @@ def open_cases(
         )
         try:
             evidence = find_evidence(config).evidence
+            any(addressed_rows(evidence))  # an older diff has no texts for an investigator to read
         except StoreError:
             missing.append(unit.name)
             continue
