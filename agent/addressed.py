@@ -30,6 +30,8 @@ PATTERNS = {
         r"\[/?INST\]|<</?SYS>>|<\|(?:system|user|assistant)\|>"
     ),
 }
+UNUSUAL = re.compile(r"[^\x20-\x7e\n]")
+"""Only such characters can hide."""
 
 
 class Addressed(NamedTuple):
@@ -58,5 +60,7 @@ def addressed_rows(evidence: Evidence) -> Iterator[Addressed]:
 
 def what_is_addressed(text: str) -> str | None:
     """Return which of the patterns a text holds; None for an ordinary one."""
-    plain = "".join(char for char in text if char == "\n" or not is_hidden(char))
+    plain = text
+    if UNUSUAL.search(text):
+        plain = "".join(char for char in text if char == "\n" or not is_hidden(char))
     return next((what for what, pattern in PATTERNS.items() if pattern.search(plain)), None)

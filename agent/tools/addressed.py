@@ -25,7 +25,9 @@ def rows_addressed_to_auditors(auditor: Auditor, offset: Offset = 0, limit: Limi
     """Find training rows that speak to whoever audits them: words to an auditor, the names of these tools,
     made-up turns of a conversation. No ordinary job has one."""
     row_records(auditor.evidence)
-    found = list(addressed_rows(auditor.evidence))
+    if auditor.addressed is None:
+        auditor.addressed = list(addressed_rows(auditor.evidence))
+    found = auditor.addressed
     shown = found[offset : offset + limit]
     return AddressedRows(
         total=len(found),

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ft_audit.agent.addressed import Addressed
 from ft_audit.agent.assessment import Citation, Conclusion
 from ft_audit.agent.calibration import Calibration
 from ft_audit.agent.data_tree import DataTree
@@ -77,6 +78,8 @@ class Auditor:
     """Every answer that was given, by its evidence id."""
     data_tree: DataTree | None = None
     """The data set's, once it was asked for."""
+    addressed: list[Addressed] | None = None
+    """The rows that speak to an auditor, once they were looked for."""
     folded_rows: list[str] | None = None
     """The rows' texts without case, once they were searched."""
     lock: threading.RLock = field(default_factory=threading.RLock)

@@ -100,5 +100,5 @@ def _spent(auditor: Auditor, name: str, arguments: dict[str, Any]) -> float:
     started = time.perf_counter()
     reply = auditor.call(name, arguments)
     spent = MS * (time.perf_counter() - started)
-    assert reply.content["evidence_id"].startswith(name), "no answer"
+    assert reply.citation.tool == name and reply.content, "no answer"
     return spent
