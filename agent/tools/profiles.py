@@ -1,13 +1,15 @@
 """Which kinds of tools an investigator has, for ablations."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from ft_audit.engine.config import Profile
+if TYPE_CHECKING:
+    # The command line names the profiles, and loads nothing heavy for it.
+    from ft_audit.engine.config import Profile
 
 Kind = Literal["session", "data", "behavior", "logits", "internals", "joined"]
 """What a tool looks at; `joined` tools put data and model together."""
 
-PROFILES: dict[Profile, frozenset[Kind]] = {
+PROFILES: "dict[Profile, frozenset[Kind]]" = {
     "data_only": frozenset({"session", "data"}),
     "behavior_only": frozenset({"session", "behavior"}),
     "greybox": frozenset({"session", "data", "behavior", "logits"}),
@@ -29,7 +31,7 @@ DETECTOR_KINDS: dict[str, Kind] = {
 """What the figures of each detector look at; those of none, the score among them, look at everything."""
 
 
-def sees(profile: Profile, detector: str | None) -> bool:
+def sees(profile: "Profile", detector: str | None) -> bool:
     """Whether a profile may see a detector's figures; of none, whether it sees everything."""
     if detector is None:
         return profile == "full"
