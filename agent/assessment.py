@@ -61,6 +61,10 @@ class Conclusion(BaseModel):
         description="Why the risk is not the statistical one, where it is not.",
     )
 
+    def evidence(self) -> list[str]:
+        """Return the evidence ids of its findings, each once."""
+        return list(dict.fromkeys(one for finding in self.findings for one in finding.evidence))
+
     @model_validator(mode="after")
     def _a_cause_is_found(self) -> "Conclusion":
         if self.root_cause not in ("none", "unknown") and not self.findings:

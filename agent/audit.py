@@ -7,7 +7,6 @@ from threading import RLock
 
 from pydantic import ValidationError
 
-from ft_audit.agent.assessment import Assessment
 from ft_audit.agent.audit_file import AuditFile
 from ft_audit.agent.calibration import MIN_CALIBRATED_MEMBERS, Calibration, load_calibration
 from ft_audit.agent.client import ChatClient
@@ -47,7 +46,8 @@ def run_audit(config: AuditConfig, diff: str | None = None) -> Audit:
     calibration = find_calibration(config, found.evidence)
     verdict = investigate(found.evidence, calibration, config)
     if config.audit.investigator == "openai":
-        assessment = ask_agent(found.evidence, calibration, config, verdict.audit_id, verdict.risk)
+        agent = super_agent_of(found.evidence, calibration, config, verdict.audit_id, verdict.risk)
+        assessment = agent.run()
         verdict = verdict.model_copy(update={"assessment": assessment})
     report = render_report(verdict, found.evidence, calibration)
     # Both are whole before anything is written: a failure leaves no verdict without its report.
@@ -57,23 +57,6 @@ def run_audit(config: AuditConfig, diff: str | None = None) -> Audit:
     asked = config.audit.investigator != "statistics"
     num_waiting = store.requests(verdict.diff).num_waiting() if asked else 0
     return Audit(verdict, verdict_file, report_file, found.num_older, num_waiting)
-
-
-def ask_agent(
-    evidence: Evidence,
-    calibration: Calibration,
-    config: AuditConfig,
-    audit_id: str,
-    statistical_risk: float | None,
-) -> Assessment:
-    """Return what the config's language model concludes; an investigation that was cut off goes on.
-
-    Raises:
-        ConfigError: the config names no model.
-        ServiceError: the model cannot be reached; what was said is kept.
-    """
-    team = super_agent_of(evidence, calibration, config, audit_id, statistical_risk)
-    return team.run() if team.settings.num_audits > 1 else team.investigate_alone()
 
 
 def super_agent_of(

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ft_audit.agent.assessment import AgentFinding, Cause, ClaimCheck, Conclusion
 from ft_audit.agent.client import InvalidAnswerError
-from ft_audit.agent.investigators.verifier import Claim, Verifier
+from ft_audit.agent.investigators.verifier import Claim, QuotedClaim, Verifier, quoted
 from ft_audit.agent.tools.answer import Answer, Untrusted, rendered
 from ft_audit.errors import UserError
 
@@ -35,13 +35,9 @@ class _Investigation(Answer):
     summary: Untrusted
 
 
-class _Claim(Answer):
-    claim: Untrusted
+class _Claim(QuotedClaim):
     audits: list[int]
     evidence: list[str]
-    base_control: Untrusted
-    benign_percentile: float | None
-    alternative: Untrusted
     stands: bool
     ruling: str
     reason: Untrusted
@@ -77,9 +73,8 @@ def conclude(
     Raises:
         ServiceError: the model cannot be reached.
     """
-    purpose = verifier.auditor.config.declared_purpose
     question = _Question(
-        declared_purpose=None if purpose is None else Untrusted(purpose),
+        declared_purpose=verifier.auditor.declared_purpose,
         statistical_risk=statistical_risk,
         investigations=[
             _Investigation(
@@ -136,20 +131,16 @@ def by_rule(
 
 
 def _only_standing(said: Conclusion, standing: set[str]) -> None:
-    for finding in said.findings:
-        for one in finding.evidence:
-            if one not in standing:
-                raise UnfoundedError(f"no claim that stands cites {one!r}")
+    for one in said.evidence():
+        if one not in standing:
+            raise UnfoundedError(f"no claim that stands cites {one!r}")
 
 
 def _claim(finding: AgentFinding, check: ClaimCheck) -> _Claim:
     return _Claim(
-        claim=Untrusted(finding.claim),
+        **quoted(finding),
         audits=check.audits,
         evidence=finding.evidence,
-        base_control=Untrusted(finding.base_control),
-        benign_percentile=finding.benign_percentile,
-        alternative=Untrusted(finding.alternative),
         stands=check.stands,
         ruling=check.ruling,
         reason=Untrusted(check.reason),

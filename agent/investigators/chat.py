@@ -219,10 +219,12 @@ class Investigation:
             if call.name in NOT_OFFERED:
                 raise UserError(f"{call.name}: your session is {self.session_id}, and it stays open")
             reply = self.auditor.call(call.name, arguments)
-            citation = reply.citation.model_dump() if reply.citable or call.name == REPORT else None
-            said = {"evidence_id": reply.citation.evidence_id, "note": AGAIN}
-            stands = reply.citable and self._stands(reply.citation.model_dump())
-            content = json.dumps(said if stands else reply.content, ensure_ascii=False)
+            told = reply.content
+            if reply.citable and self._stands(reply.citation.model_dump()):
+                told = {"evidence_id": reply.citation.evidence_id, "note": AGAIN}
+            elif reply.citable or call.name == REPORT:
+                citation = reply.citation.model_dump()
+            content = json.dumps(told, ensure_ascii=False)
         except ValueError as error:  # wrong JSON, or an error that ft-audit has words for
             content = f"error: {reveal(str(error), ERROR_CHARACTERS)}"
         message = {"role": "tool", "tool_call_id": call.id, "content": content}
@@ -240,11 +242,10 @@ class Investigation:
 
     def _assessed(self, status: Status, conclusion: Conclusion | None = None) -> Assessment:
         spent = self.spent()
-        ids = dict.fromkeys(e for f in conclusion.findings for e in f.evidence) if conclusion else {}
         return Assessment(
             status=status,
             conclusion=conclusion,
-            citations=[self.auditor.cited[one] for one in ids],
+            citations=[self.auditor.cited[one] for one in conclusion.evidence()] if conclusion else [],
             profile=self.auditor.profile,
             usage=Usage(
                 model=self.model.model,

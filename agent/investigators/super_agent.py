@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Protocol
 
-from ft_audit.agent.assessment import Assessment, Citation, Conclusion, SubAudit, Usage
+from ft_audit.agent.assessment import Assessment, SubAudit, Usage
 from ft_audit.agent.investigators.aggregator import conclude
 from ft_audit.agent.investigators.chat import Investigation, Model
 from ft_audit.agent.investigators.transcript import NAME, Transcript
@@ -44,14 +44,16 @@ class SuperAgent:
     statistical_risk: float | None
 
     def run(self) -> Assessment:
-        """Return the conclusion, with every investigation and every check beside it.
+        """Return the conclusion, of several investigations with each of them and every check beside it.
 
         Raises:
             ConfigError: investigations that could not differ.
             ServiceError: the model cannot be reached; what was said is kept, and goes on when asked again.
         """
         settings = self.settings
-        profiles = settings.profiles or (settings.profile,)
+        if settings.num_audits == 1:
+            return self._investigation(settings.profile, settings.chat, NAME, "")
+        profiles = self._profiles
         kinds = {(number % len(profiles), number % len(HINTS)) for number in range(settings.num_audits)}
         if settings.chat.temperature == 0 and len(kinds) < settings.num_audits:
             raise ConfigError(
@@ -62,14 +64,14 @@ class SuperAgent:
             found = list(pool.map(self.investigate, range(1, settings.num_audits + 1)))
         return self._concluded(found)
 
-    def investigate_alone(self) -> Assessment:
-        """Return the one investigation of an audit that has no others."""
-        return self._investigation(self.settings.profile, self.settings.chat, NAME, "")
+    @property
+    def _profiles(self) -> tuple[Profile, ...]:
+        """What is dealt to the investigations in turn."""
+        return self.settings.profiles or (self.settings.profile,)
 
     def investigate(self, number: int) -> tuple[SubAudit, Assessment]:
         """Return one of several investigations, by its number from 1."""
-        settings = self.settings
-        profiles = settings.profiles or (settings.profile,)
+        settings, profiles = self.settings, self._profiles
         seed = (settings.chat.seed or 0) + number
         found = self._investigation(
             profiles[(number - 1) % len(profiles)],
@@ -104,7 +106,7 @@ class SuperAgent:
         cited = {c.evidence_id: c for _, said in found for c in said.citations}
         profiles = {one.number: one.profile for one in audits}
         # What the claims cite may be of any of the profiles.
-        profile: Profile = "full" if len(set(profiles.values())) > 1 else self._one_profile()
+        profile: Profile = "full" if len(set(profiles.values())) > 1 else self._profiles[0]
         client = self.client_of(self.settings.verifier or self.settings.chat)
         try:
             transcript = Transcript.open(self.store, self.audit_id, TRANSCRIPT)
@@ -119,7 +121,7 @@ class SuperAgent:
         return Assessment(
             status="concluded" if drawn else audits[0].status,
             conclusion=drawn.conclusion if drawn else None,
-            citations=_cited(drawn.conclusion if drawn else None, cited),
+            citations=[cited[one] for one in drawn.conclusion.evidence()] if drawn else [],
             profile=profile,
             usage=self._usage(audits, verifier),
             concluded_by=drawn.by if drawn else "rule",
@@ -127,9 +129,6 @@ class SuperAgent:
             checks=checks,
             mean_risk=mean(one.risk for one in conclusions.values()) if conclusions else None,
         )
-
-    def _one_profile(self) -> Profile:
-        return self.settings.profiles[0] if self.settings.profiles else self.settings.profile
 
     def _usage(self, audits: Sequence[SubAudit], verifier: Verifier) -> Usage:
         """Return what everything took together; the seconds are those of the models, one after the other."""
@@ -145,8 +144,3 @@ class SuperAgent:
             seconds=round(sum(one.seconds for one in used) + checking.seconds, 3),
             money=sum(money) + (checking.money or 0.0) if money else None,
         )
-
-
-def _cited(conclusion: Conclusion | None, cited: dict[str, Citation]) -> list[Citation]:
-    ids = dict.fromkeys(e for f in conclusion.findings for e in f.evidence) if conclusion else {}
-    return [cited[one] for one in ids]

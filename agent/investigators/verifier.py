@@ -68,12 +68,27 @@ class Claim(NamedTuple):
         return hashlib.sha256(said.encode()).hexdigest()[:KEY_LENGTH]
 
 
-class _Quoted(Answer):
-    declared_purpose: Untrusted | None
+class QuotedClaim(Answer):
+    """A claim as another model is shown it: its words are untrusted, as they may repeat the candidate's."""
+
     claim: Untrusted
     base_control: Untrusted
     benign_percentile: float | None
     alternative: Untrusted
+
+
+def quoted(finding: AgentFinding) -> dict[str, Any]:
+    """Return the fields of a claim that is quoted."""
+    return {
+        "claim": Untrusted(finding.claim),
+        "base_control": Untrusted(finding.base_control),
+        "benign_percentile": finding.benign_percentile,
+        "alternative": Untrusted(finding.alternative),
+    }
+
+
+class _Question(QuotedClaim):
+    declared_purpose: Untrusted | None
 
 
 @dataclass(slots=True)
@@ -153,17 +168,10 @@ class Verifier:
         return answers, changed
 
     def _rule(self, claim: Claim, answers: Sequence[dict[str, Any]]) -> Ruling | None:
-        finding, purpose = claim.finding, self.auditor.config.declared_purpose
-        quoted = _Quoted(
-            declared_purpose=None if purpose is None else Untrusted(purpose),
-            claim=Untrusted(finding.claim),
-            base_control=Untrusted(finding.base_control),
-            benign_percentile=finding.benign_percentile,
-            alternative=Untrusted(finding.alternative),
-        )
+        asked = _Question(declared_purpose=self.auditor.declared_purpose, **quoted(claim.finding))
         share = EVIDENCE_CHARACTERS // max(1, len(answers))
         shown = [_shown(answer, share) for answer in answers]
-        question = "\n".join([json.dumps(rendered(quoted), ensure_ascii=False), *shown])
+        question = "\n".join([json.dumps(rendered(asked), ensure_ascii=False), *shown])
         try:
             return self.ask(claim.key, SYSTEM, question, Ruling)
         except InvalidAnswerError as error:

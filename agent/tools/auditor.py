@@ -16,7 +16,7 @@ from ft_audit.agent.assessment import Citation, Conclusion
 from ft_audit.agent.calibration import Calibration
 from ft_audit.agent.data_tree import DataTree
 from ft_audit.agent.evidence import Evidence
-from ft_audit.agent.tools.answer import fingerprint, rendered
+from ft_audit.agent.tools.answer import Untrusted, fingerprint, rendered
 from ft_audit.agent.tools.registry import Tool, ToolError
 from ft_audit.engine.config import AuditConfig, Profile
 
@@ -84,6 +84,12 @@ class Auditor:
     """The rows' texts without case, once they were searched."""
     lock: threading.RLock = field(default_factory=threading.RLock)
     """Held for a call; auditors over one evidence share it."""
+
+    @property
+    def declared_purpose(self) -> Untrusted | None:
+        """What the job's owner says it is for."""
+        said = self.config.declared_purpose
+        return None if said is None else Untrusted(said)
 
     @property
     def tools(self) -> list[Tool]:

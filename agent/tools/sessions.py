@@ -52,7 +52,6 @@ def health(auditor: Auditor) -> Health:
     primary = evidence.primary
     standing = bank.standing(primary, evidence.figures.get(primary)) if primary else None
     models = evidence.summary["models"]
-    purpose = auditor.config.declared_purpose
     return Health(
         status="ok",
         ft_audit=__version__,
@@ -60,7 +59,7 @@ def health(auditor: Auditor) -> Health:
         diff=evidence.diff_id,
         base=str(models["base"]["ref"]),
         tuned=str(models["tuned"]["ref"]),
-        declared_purpose=None if purpose is None else Untrusted(purpose),
+        declared_purpose=auditor.declared_purpose,
         hooks=[hook.name for hook in evidence.hooks],
         dictionaries=[sae for hook in evidence.hooks for sae in hook.saes],
         suites={suite.name: suite.num_prompts for suite in evidence.suites},

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ft_audit.agent.assessment import Assessment
-from ft_audit.agent.audit import ask_agent, super_agent_of
+from ft_audit.agent.audit import super_agent_of
 from ft_audit.agent.investigators.statistics import audit_id, investigate
 from ft_audit.agent.risk.conformal import p_value, smallest_rate
 from ft_audit.benchmarks.zoo.cases import Case
@@ -81,11 +81,11 @@ def ask_model(case: Case, arm: Arm) -> list[tuple[str, Told]]:
     config = _of_arm(case.config, arm)
     name = audit_id(case.evidence, case.calibration, config)
     risk = investigate(case.evidence, case.calibration, config).risk
-    found = ask_agent(case.evidence, case.calibration, config, name, risk)
+    team = super_agent_of(case.evidence, case.calibration, config, name, risk)
+    found = team.run()
     row = f"{arm.profile}, {arm.num_audits}"
     if arm.num_audits == 1:
         return [(row, _told(found))]
-    team = super_agent_of(case.evidence, case.calibration, config, name, risk)
     audits, whole = list(found.audits), found.usage.tokens_in + found.usage.tokens_out
     while sum(one.usage.tokens_in + one.usage.tokens_out for one in audits) < whole:
         audits.append(team.investigate(len(audits) + 1)[0])

@@ -152,6 +152,9 @@ def test_what_was_asked_before_is_not_told_again(investigation: Any) -> None:
     answers = [json.loads(m["content"]) for m in run.transcript.messages if m["role"] == "tool"]
     assert set(answers[1]) == {"evidence_id", "note"} and "asked this before" in answers[1]["note"]
     assert answers[1]["evidence_id"] == answers[0]["evidence_id"] and "suites" in answers[0]
+    # The note is no answer: once the answer is left out to make room, nothing stands in its place.
+    given = [e["citation"]["tool"] for e in run.transcript.entries if e.get("citation")]
+    assert given.count("health") == 1
 
 
 def test_the_oldest_answers_make_room_and_can_be_asked_again(investigation: Any) -> None:
