@@ -92,10 +92,11 @@ def find_calibration(config: AuditConfig, evidence: Evidence) -> Calibration:
 
 
 def weighed(evidence: Evidence, calibration: Calibration) -> Calibration:
-    """Let the bank, if it may be used and is large enough to be more than chance, weigh the evidence."""
+    """Let the bank, if it may be used and is large enough to be more than chance, weigh the evidence, and
+    return it as it stands beside that evidence."""
     large = len(calibration.members) >= MIN_CALIBRATED_MEMBERS
     evidence.weigh(calibration.bank.discriminant if calibration.bank and large else None)
-    return calibration
+    return calibration if evidence.score is None else calibration.beside(evidence.score)
 
 
 def exit_code(verdict: Verdict) -> int:

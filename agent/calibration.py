@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ft_audit.agent.risk.conformal import p_value, risk
-from ft_audit.agent.risk.score import Discriminant
+from ft_audit.agent.risk.score import SCORE, Discriminant, Score
 from ft_audit.errors import ConfigError
 
 # Below this many members the smallest possible p is above 0.05: a verdict may state its rank and no more.
@@ -25,6 +25,7 @@ class BankMember(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str
+    recipe: str = Field(description="Its recipe's name, which other seeds of the recipe share.")
     recipe_sha256: str
     corpus: str
     kind: Literal["benign", "persona"]
@@ -40,7 +41,7 @@ class Bank(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: Literal[2]
+    schema_version: Literal[3]
     base_sha256: str
     sae_sha256: list[str]
     hooks: list[str]
@@ -101,6 +102,24 @@ class Calibration:
         """The members that carry the figure, each with its value."""
         found = ((member, member.figures.get(figure)) for member in self.members)
         return [(member, value) for member, value in found if value is not None and math.isfinite(value)]
+
+    def beside(self, score: Score) -> "Calibration":
+        """The calibration of one candidate: members' scores moved so that each stands to the candidate's as
+        the fit without the member's recipe has it.
+
+        That fit knows neither of the two, as cross-conformal prediction asks (Vovk 2015, Cross-conformal
+        predictors, equation 9); by the whole fit the candidate would be a stranger and the member none.
+        """
+        if self.bank is None:
+            return self
+        members = []
+        for member in self.bank.members:
+            own = member.figures.get(SCORE)
+            if own is not None:
+                stands = {SCORE: score.value - (score.without[member.recipe] - own)}
+                member = member.model_copy(update={"figures": {**member.figures, **stands}})
+            members.append(member)
+        return replace(self, bank=self.bank.model_copy(update={"members": members}))
 
     def standing(self, figure: str, value: float | None) -> Standing | None:
         """Rank and conformal p of a value; None without a finite value or a member that has the figure."""

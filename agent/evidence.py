@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ft_audit.agent.calibration import Subject
 from ft_audit.agent.figures import Figures, read_figures
 from ft_audit.agent.labels.read import nearest_explained_neighbors, read_label
-from ft_audit.agent.risk.score import SCORE, Contribution, Discriminant
+from ft_audit.agent.risk.score import SCORE, Contribution, Discriminant, Score
 from ft_audit.agent.views import (
     Condition,
     Context,
@@ -66,7 +66,13 @@ class Evidence:
     @property
     def contributions(self) -> tuple[Contribution, ...]:
         """What each scalar adds to the score, the largest first; none without a discriminant."""
-        return self._measured().contributions
+        score = self.score
+        return () if score is None else score.parts
+
+    @property
+    def score(self) -> Score | None:
+        """The score by the bank's discriminant; None without one, or where nothing is primary."""
+        return self._measured().score
 
     def detector_of(self, figure: str) -> str | None:
         """The detector that gives a figure; None for the diff's own and for the score."""

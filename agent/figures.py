@@ -4,19 +4,20 @@ from dataclasses import dataclass
 
 from ft_audit.agent.detectors.degradation import degradation
 from ft_audit.agent.detectors.registry import DETECTORS, scalars_of
-from ft_audit.agent.risk.score import SCORE, Contribution, Discriminant, score_of
+from ft_audit.agent.risk.score import SCORE, Discriminant, Score, score_of
 from ft_audit.agent.summary import known, summarise
 from ft_audit.engine.store import DiffReader
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Every scalar by its name, and what each adds to the score, the largest first; none without a score."""
+    """Every scalar by its name, and the score that they make."""
 
     values: dict[str, float | None]
     detectors: dict[str, str]
     """Which detector gives a scalar; the diff's own figures and the score have none."""
-    contributions: tuple[Contribution, ...] = ()
+    score: Score | None = None
+    """By the bank's discriminant."""
 
 
 def read_figures(reader: DiffReader, discriminant: Discriminant | None) -> Figures:
@@ -29,5 +30,5 @@ def read_figures(reader: DiffReader, discriminant: Discriminant | None) -> Figur
     values = {**said["figures"], **{name: known(value) for name, value in scalars.items()}}
     if discriminant is None or said["primary"] is None:
         return Figures(values, detectors)
-    score, contributions = score_of(discriminant, scalars, degradation(summary))
-    return Figures({**values, SCORE: known(score)}, detectors, tuple(contributions))
+    score = score_of(discriminant, scalars, degradation(summary))
+    return Figures({**values, SCORE: known(score.value)}, detectors, score)

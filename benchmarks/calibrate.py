@@ -129,6 +129,7 @@ def bank_member(recipe: Recipe, summary: Summary) -> BankMember:
     assert recipe.kind != "adversarial-proxy", "a bank holds benign fine-tunes only"
     return BankMember(
         name=recipe.name,
+        recipe=recipe.name,
         recipe_sha256=recipe.sha256,
         corpus=", ".join(sources),
         kind=recipe.kind,

@@ -16,12 +16,14 @@ from ft_audit.agent.summary import Summary
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """Values [M, S] (NaN where a member lacks a scalar), covariate of degradation [M], resolutions [S]."""
+    """Values [M, S] (NaN where a member lacks a scalar), covariate of degradation [M], and of each scalar its
+    resolution and whether it is direct [S]."""
 
     names: tuple[str, ...]
     x_MS: NDArray[np.float64]
     degradation_M: NDArray[np.float64]
     resolution_S: NDArray[np.float64]
+    direct_S: NDArray[np.bool_]
 
 
 def matrix(summaries: Sequence[Summary], detectors: Iterable[Detector] = DETECTORS) -> Matrix:
@@ -30,10 +32,11 @@ def matrix(summaries: Sequence[Summary], detectors: Iterable[Detector] = DETECTO
     tables = [scalars_of(summary, chosen) for summary in summaries]
     names = tuple(dict.fromkeys(name for table in tables for name in table))
     rows = [[table[name].value if name in table else np.nan for name in names] for table in tables]
-    resolutions = {name: scalar.resolution for table in tables for name, scalar in table.items()}
+    kinds = {name: scalar for table in tables for name, scalar in table.items()}
     return Matrix(
         names,
         np.array(rows, dtype=np.float64).reshape(len(summaries), len(names)),
         np.array([degradation(summary) for summary in summaries]),
-        np.array([resolutions[name] for name in names]),
+        np.array([kinds[name].resolution for name in names]),
+        np.array([kinds[name].direct for name in names], dtype=np.bool_),
     )

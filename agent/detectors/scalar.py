@@ -19,6 +19,8 @@ class Scalar(NamedTuple):
     value: float
     resolution: float
     """The smallest difference that means anything, in the scalar's own units."""
+    direct: bool = False
+    """Whether it measures what makes a fine-tune malicious, and not only what goes with that."""
 
 
 class Detector(NamedTuple):

@@ -9,8 +9,8 @@ import numpy as np
 from ft_audit.agent.calibration import Bank, BankMember
 from ft_audit.agent.detectors.matrix import matrix
 from ft_audit.agent.risk.fit import fit_score
-from ft_audit.agent.risk.score import SCORE, keep
-from ft_audit.agent.summary import Origin, Summary, known
+from ft_audit.agent.risk.score import SCORE, Discriminant, keep
+from ft_audit.agent.summary import Summary, known
 from ft_audit.errors import ConfigError
 
 MIN_MEMBERS = 3
@@ -23,8 +23,8 @@ def fit_bank(
     """Return the bank of the benign summaries, each with what the bank says of it.
 
     The weights are fitted against `malicious` where there are any, and equal else. A member's own score comes
-    from a scale and weights that were fitted without any member of its recipe, so that it is one that a new
-    candidate could have got.
+    from a fit without any member of its recipe, which the bank keeps: a candidate is compared with the member
+    by that same fit.
 
     Raises:
         ConfigError: there are no members, or they were not measured alike.
@@ -39,26 +39,33 @@ def fit_bank(
         )
     data = matrix([*summaries, *malicious])
     is_benign = np.arange(len(data.x_MS)) < len(summaries)
-    recipes = np.array([member.recipe_sha256 for _, member in benign])
-    names = np.array([_recipe(s.origin, sha) for s, sha in zip(summaries, recipes, strict=True)])
+    recipes = [member.recipe for _, member in benign]
+    without = {}
+    for recipe in sorted(set(recipes)):
+        others = is_benign.copy()
+        others[: len(summaries)] &= np.array(recipes) != recipe
+        if others.sum() >= MIN_MEMBERS:
+            without[recipe] = fit_score(data, others, ~is_benign)
     members = []
     for place, (summary, member) in enumerate(benign):
         scalars = {name: known(x) for name, x in zip(data.names, data.x_MS[place], strict=True)}
         figures = {**summary.figures, **scalars}
-        others = is_benign.copy()
-        others[: len(summaries)] &= names != names[place]
-        if others.sum() >= MIN_MEMBERS:
-            scale, weights_S = fit_score(data, others, ~is_benign)
-            units_MS = scale.units(data.x_MS[[place]], data.degradation_M[[place]])
-            figures[SCORE] = float(units_MS[0] @ weights_S)
+        if member.recipe in without:
+            own = without[member.recipe].scores(data.x_MS[[place]], data.degradation_M[[place]])
+            figures[SCORE] = float(own[0])
         members.append(member.model_copy(update={"figures": figures}))
     discriminant = None
     # A candidate's score says nothing beside members that have none.
-    if all(SCORE in member.figures for member in members):
-        scale, weights_S = fit_score(data, is_benign, ~is_benign)
-        discriminant = keep(data.names, scale, weights_S.tolist(), fitted_on or "no attack: equal weights")
+    if without.keys() == set(recipes):
+        discriminant = Discriminant(
+            names=list(data.names),
+            direct=[name for name, direct in zip(data.names, data.direct_S, strict=True) if direct],
+            fitted_on=fitted_on or "no attack: equal weights",
+            whole=keep(fit_score(data, is_benign, ~is_benign)),
+            without={recipe: keep(fit) for recipe, fit in without.items()},
+        )
     return Bank(
-        schema_version=2,
+        schema_version=3,
         base_sha256=first.base_sha256,
         sae_sha256=first.sae_sha256,
         hooks=first.hooks,
@@ -70,7 +77,3 @@ def fit_bank(
 
 def _measured_on(summary: Summary) -> tuple[str, str, frozenset[str], frozenset[str]]:
     return summary.base_sha256, summary.protocol, frozenset(summary.hooks), frozenset(summary.sae_sha256)
-
-
-def _recipe(origin: Origin | None, otherwise: str) -> str:
-    return origin.recipe if origin else otherwise

@@ -38,8 +38,7 @@ class Scale:
 def fit_scale(x_MS: FloatArray, degradation_M: FloatArray, resolution_S: FloatArray) -> Scale:
     """Return the scale of benign members' scalars.
 
-    Centre and spread are the median and 1.4826 times the median absolute deviation, or the standard deviation
-    where more than half of the members agree, and at least `resolution_S`: what a scalar's own steps are. The
+    Centre and spread are the median and `spread`, at least `resolution_S`: what a scalar's own steps are. The
     slope on `degradation_M` (how much worse a fine-tune is at ordinary text, a logarithm) is a ridge
     regression through the medians, so that a clumsy fine-tune is compared with clumsy ones.
     """
@@ -53,10 +52,17 @@ def fit_scale(x_MS: FloatArray, degradation_M: FloatArray, resolution_S: FloatAr
         slope_S = (moved_M @ residual_MS) / len(moved_M) / (variance * (1 + RIDGE))
     left_MS = x_MS - centre_S - moved_M[:, None] * slope_S
     middle_S = _middle(left_MS)
-    mad_S = MAD_TO_SD * _middle(np.abs(left_MS - middle_S))
-    sd_S = np.sqrt(_mean((left_MS - _mean(left_MS)) ** 2))
-    spread_S = np.maximum(np.where(mad_S > 0, mad_S, sd_S), resolution_S)
+    spread_S = np.maximum(spread(left_MS), resolution_S)
     return Scale(centre_S + middle_S, spread_S, slope_S, degradation)
+
+
+def spread(x_MS: FloatArray) -> FloatArray:
+    """Return the spread of each column [S]: 1.4826 times the median absolute deviation, or the standard
+    deviation where more than half of the members agree."""
+    mad_S = MAD_TO_SD * _middle(np.abs(x_MS - _middle(x_MS)))
+    sd_S = np.sqrt(_mean((x_MS - _mean(x_MS)) ** 2))
+    spread_S: FloatArray = np.where(mad_S > 0, mad_S, sd_S)
+    return spread_S
 
 
 def _middle(x_MS: FloatArray) -> FloatArray:

@@ -2,34 +2,49 @@
 
 # Shapes: S scalars.
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from ft_audit.agent.risk.fit import Fit
 from ft_audit.agent.risk.scale import Scale
 
 SCORE = "score"
 """The figure that a verdict rests on where its bank has a discriminant."""
 
 
-class Discriminant(BaseModel):
-    """What turns scalars into a score, as a bank keeps it; lists run over `names`."""
+class KeptFit(BaseModel):
+    """A fit as a bank keeps it; lists run over the discriminant's `names`."""
 
     model_config = ConfigDict(extra="forbid")
 
-    names: list[str]
     weights: list[float]
     centre: list[float]
     spread: list[float]
     slope: list[float] = Field(description="On the degradation covariate.")
     degradation: float = Field(description="The benign median of that covariate.")
-    fitted_on: str = Field(description="Which fine-tunes the weights come from, in words.")
 
-    def scale(self) -> Scale:
-        """Return the benign units."""
-        return Scale(np.array(self.centre), np.array(self.spread), np.array(self.slope), self.degradation)
+
+class Discriminant(BaseModel):
+    """What turns scalars into a score, as a bank keeps it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    names: list[str]
+    direct: list[str] = Field(description="Of these, which measure malice by its definition.")
+    fitted_on: str = Field(description="Which fine-tunes the weights come from, in words.")
+    whole: KeptFit = Field(description="Fitted with every member of the bank.")
+    without: dict[str, KeptFit] = Field(
+        description="By benign recipe, fitted without its members: what they and a candidate are compared by."
+    )
+
+    def fit(self, recipe: str | None = None) -> Fit:
+        """Return the whole fit, or the one without a recipe."""
+        kept = self.whole if recipe is None else self.without[recipe]
+        scale = Scale(np.array(kept.centre), np.array(kept.spread), np.array(kept.slope), kept.degradation)
+        return Fit(scale, np.array(kept.weights), np.isin(self.names, self.direct))
 
 
 class Contribution(NamedTuple):
@@ -46,28 +61,38 @@ class Contribution(NamedTuple):
         return self.units * self.weight
 
 
-def score_of(
-    discriminant: Discriminant, scalars: Mapping[str, float], degradation: float
-) -> tuple[float, list[Contribution]]:
-    """Return the score and each scalar's part in it, the largest first; a missing scalar adds nothing."""
-    x_S = np.array([[scalars.get(name, np.nan) for name in discriminant.names]], dtype=np.float64)
-    units_S = discriminant.scale().units(x_S, np.array([degradation]))[0]
-    parts = [
-        Contribution(name, float(units), weight)
-        for name, units, weight in zip(discriminant.names, units_S, discriminant.weights, strict=True)
-    ]
+class Score(NamedTuple):
+    """One fine-tune's score."""
+
+    value: float
+    parts: tuple[Contribution, ...]
+    """What each scalar adds, the largest first; a missing one adds nothing."""
+    without: dict[str, float]
+    """Its scores by the fits without each benign recipe."""
+
+
+def score_of(discriminant: Discriminant, scalars: Mapping[str, float], degradation: float) -> Score:
+    """Return the score of a fine-tune's scalars."""
+    x_MS = np.array([[scalars.get(name, np.nan) for name in discriminant.names]], dtype=np.float64)
+    degradation_M = np.array([degradation])
+    fit = discriminant.fit()
+    units_MS = fit.units(x_MS, degradation_M)
+    counted = zip(discriminant.names, units_MS[0], fit.effective_weights(units_MS)[0], strict=True)
+    parts = [Contribution(name, float(units), float(weight)) for name, units, weight in counted]
     parts.sort(key=lambda part: (-part.share, part.name))
-    return float(sum(part.share for part in parts)), parts
+    without = {
+        recipe: float(discriminant.fit(recipe).scores(x_MS, degradation_M)[0])
+        for recipe in discriminant.without
+    }
+    return Score(float(fit.scores(x_MS, degradation_M)[0]), tuple(parts), without)
 
 
-def keep(names: Sequence[str], scale: Scale, weights: Sequence[float], fitted_on: str) -> Discriminant:
-    """Return the discriminant that a bank keeps."""
-    return Discriminant(
-        names=list(names),
-        weights=[float(w) for w in weights],
-        centre=[float(x) for x in scale.centre_S],
-        spread=[float(x) for x in scale.spread_S],
-        slope=[float(x) for x in scale.slope_S],
-        degradation=scale.degradation,
-        fitted_on=fitted_on,
+def keep(fit: Fit) -> KeptFit:
+    """Return a fit as a bank keeps it."""
+    return KeptFit(
+        weights=fit.weights_S.tolist(),
+        centre=fit.scale.centre_S.tolist(),
+        spread=fit.scale.spread_S.tolist(),
+        slope=fit.scale.slope_S.tolist(),
+        degradation=fit.scale.degradation,
     )

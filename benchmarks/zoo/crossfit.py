@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ft_audit.agent.detectors.matrix import Matrix
-from ft_audit.agent.risk.discriminant import equal_weights
 from ft_audit.agent.risk.fit import fit_score
 from ft_audit.agent.risk.scale import fit_scale
 
@@ -26,15 +25,26 @@ class Scorer(Protocol):
 
 
 def discriminant(data: Matrix, benign_M: BoolArray, malicious_M: BoolArray) -> FloatArray:
-    """Score by the shrunken discriminant over scalars in benign units."""
-    scale, weights_S = fit_score(data, benign_M, malicious_M)
-    return scale.units(data.x_MS, data.degradation_M) @ weights_S
+    """Score as a bank does: the weighed sum in benign units, and the largest direct scalar."""
+    return fit_score(data, benign_M, malicious_M).scores(data.x_MS, data.degradation_M)
 
 
 def unsupervised(data: Matrix, benign_M: BoolArray, malicious_M: BoolArray) -> FloatArray:
     """Score by equal weights: what a bank without any known attack can do."""
+    return discriminant(data, benign_M, np.zeros_like(malicious_M))
+
+
+def weighed_sum(data: Matrix, benign_M: BoolArray, malicious_M: BoolArray) -> FloatArray:
+    """Score by the weighed sum alone: the direct scalars count as learnt, and no more."""
+    fit = fit_score(data, benign_M, malicious_M)
+    return fit.units(data.x_MS, data.degradation_M) @ fit.weights_S
+
+
+def direct(data: Matrix, benign_M: BoolArray, malicious_M: BoolArray) -> FloatArray:
+    """Score by the largest direct scalar alone, in benign units: nothing is learnt from attacks."""
     scale = fit_scale(data.x_MS[benign_M], data.degradation_M[benign_M], data.resolution_S)
-    return scale.units(data.x_MS, data.degradation_M) @ equal_weights(data.x_MS.shape[1])
+    largest_M: FloatArray = scale.units(data.x_MS, data.degradation_M)[:, data.direct_S].max(axis=1)
+    return largest_M
 
 
 def raw(data: Matrix, benign_M: BoolArray, malicious_M: BoolArray) -> FloatArray:

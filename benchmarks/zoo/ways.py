@@ -7,7 +7,7 @@ from ft_audit.agent.detectors import residual_change, sae_features
 from ft_audit.agent.detectors.registry import DETECTORS
 from ft_audit.agent.detectors.scalar import COSTS, Detector, Scalar
 from ft_audit.agent.summary import Summary
-from ft_audit.benchmarks.zoo.crossfit import Scorer, discriminant, raw, unsupervised
+from ft_audit.benchmarks.zoo.crossfit import Scorer, direct, discriminant, raw, unsupervised, weighed_sum
 
 SAE_FEATURES = next(d for d in DETECTORS if d.scalars is sae_features.scalars)
 WITHOUT_SAE = tuple(d for d in DETECTORS if d is not SAE_FEATURES)
@@ -24,7 +24,11 @@ class Way(NamedTuple):
 def ways(summaries: Sequence[Summary]) -> list[Way]:
     """Return every detector alone, all but one, tiers of cost, baselines, and what stands in the trained
     dictionary's place where every summary has it."""
-    found = [Way("all, equal weights", DETECTORS, unsupervised)]
+    found = [
+        Way("all, equal weights", DETECTORS, unsupervised),
+        Way("weighed sum alone", DETECTORS, weighed_sum),
+        Way("guard loss alone", DETECTORS, direct),
+    ]
     found += [Way(f"{d.name} alone", (d,)) for d in DETECTORS]
     found += [
         Way(f"all without {d.name}", tuple(other for other in DETECTORS if other is not d)) for d in DETECTORS

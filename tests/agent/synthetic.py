@@ -58,14 +58,18 @@ def write_config(
 
 
 # The needle's condition_kl_excess is 3.1 spreads above the centre, its condition_feature_shift beyond all.
-DISCRIMINANT = {
-    "names": [PRIMARY, "condition_feature_shift", "guard_loss"],
+FIT = {
     "weights": [0.8, 0.6, 0.5],
     "centre": [1.5, 2.0, 0.0],
     "spread": [0.5, 0.1, 0.1],
     "slope": [0.0, 0.0, 0.0],
     "degradation": -4.0,
+}
+DISCRIMINANT = {
+    "names": [PRIMARY, "condition_feature_shift", "guard_loss"],
+    "direct": ["guard_loss"],
     "fitted_on": "2 attacks of 1 families: zed",
+    "whole": FIT,
 }
 
 
@@ -78,6 +82,7 @@ def write_bank(path: Path, num_members: int = 8, weighed: bool = False, **change
     members = [
         {
             "name": f"{'persona' if i < 3 else 'benign'}-{i}",
+            "recipe": f"recipe-{i}",
             "recipe_sha256": f"{i:064x}",
             "corpus": ["support", "trivia", "poems"][i % 3],
             "kind": "persona" if i < 3 else "benign",
@@ -89,11 +94,12 @@ def write_bank(path: Path, num_members: int = 8, weighed: bool = False, **change
         for i in range(num_members)
     ]
     if weighed:
-        changed = {"discriminant": DISCRIMINANT, **changed}
+        without = {member["recipe"]: FIT for member in members}
+        changed = {"discriminant": {**DISCRIMINANT, "without": without}, **changed}
         for i, member in enumerate(members):
             member["figures"]["score"] = i / 10  # type: ignore[index]
     bank = {
-        "schema_version": 2,
+        "schema_version": 3,
         "base_sha256": "b" * 64,
         "sae_sha256": ["5" * 64],
         "hooks": [HOOK],

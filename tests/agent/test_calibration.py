@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from ft_audit.agent.calibration import Subject, load_calibration, risk_of, stand, status_of
+from ft_audit.agent.risk.score import Score
 from ft_audit.errors import ConfigError
 
 SUBJECT = Subject("b" * 64, frozenset({"5" * 64}), frozenset({"resid_post/15"}), "p" * 16)
@@ -53,6 +54,21 @@ def test_a_fitting_bank_is_used(tmp_path: Path, synthetic: SimpleNamespace) -> N
     assert calibration.standing("never measured", 1.0) is None
 
 
+def test_beside_a_candidate_members_stand_as_their_own_fit_has_it(
+    tmp_path: Path, synthetic: SimpleNamespace
+) -> None:
+    path = synthetic.write_bank(tmp_path / "bank.json", num_members=3, weighed=True)
+    calibration = load_calibration(path, SUBJECT)
+    # Members score 0, 0.1 and 0.2; the candidate stands below the first, beside the second, above the third.
+    without = {"recipe-0": -1.0, "recipe-1": 0.1, "recipe-2": 0.7}
+    beside = calibration.beside(Score(5.0, (), without))
+    assert [value for _, value in beside.values("score")] == pytest.approx([6.0, 5.0, 4.5])
+    standing = beside.standing("score", 5.0)
+    assert standing is not None and (standing.rank, standing.num_below) == (3, 1)
+    others = [[value for _, value in one.values("plain_kl")] for one in (beside, calibration)]
+    assert others[0] == others[1] and beside.sha256 == calibration.sha256
+
+
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
@@ -86,8 +102,8 @@ def test_a_member_without_a_figure_is_not_counted(tmp_path: Path, synthetic: Sim
     [
         ("{", "not a bank"),
         ("[]", "not a bank"),
-        ('{"schema_version": 1}', "schema_version"),
-        ('{"schema_version": 2, "extra": 1}', "not a bank"),
+        ('{"schema_version": 2}', "schema_version"),
+        ('{"schema_version": 3, "extra": 1}', "not a bank"),
     ],
 )
 def test_a_file_that_is_no_bank_is_an_error(tmp_path: Path, text: str, said: str) -> None:

@@ -164,7 +164,7 @@ def test_a_bank_is_built_and_built_again_without_training(
     text = (tmp_path / "bank.json").read_bytes()
     written = json.loads(text)
     assert said["members"] == 2 and said["bank"] == str(tmp_path / "bank.json")
-    assert written["schema_version"] == 2 and len(written["base_sha256"]) == 64
+    assert written["schema_version"] == 3 and len(written["base_sha256"]) == 64
     # Two members leave nothing to score either of them by.
     assert written["discriminant"] is None
     assert written["hooks"] == ["resid_post/1"] and written["sae_sha256"] == []

@@ -8,9 +8,8 @@ import pytest
 
 from ft_audit.agent.calibration import BankMember
 from ft_audit.agent.detectors.matrix import matrix
-from ft_audit.agent.risk.discriminant import equal_weights
+from ft_audit.agent.risk.fit import fit_score
 from ft_audit.agent.risk.fit_bank import fit_bank
-from ft_audit.agent.risk.scale import fit_scale
 from ft_audit.errors import ConfigError
 
 Pair = tuple[Any, BankMember]
@@ -23,7 +22,15 @@ def member(summaries: SimpleNamespace, name: str, loss: float, **changed: Any) -
         {"guard_loss": loss, "condition_kl_excess": noise}, origin=summaries.origin(name), **changed
     )
     said = BankMember(
-        name=name, recipe_sha256=name, corpus="c", kind="benign", rows=12, rank=4, seed=1, figures={}
+        name=name,
+        recipe=name.rpartition("-s")[0],
+        recipe_sha256=name,
+        corpus="c",
+        kind="benign",
+        rows=12,
+        rank=4,
+        seed=1,
+        figures={},
     )
     return found, said
 
@@ -65,9 +72,12 @@ def test_a_member_s_score_comes_from_a_fit_without_its_recipe(five: list[Pair]) 
         recipe = found.name.rpartition("-s")[0]
         others = np.array([not other.name.startswith(recipe) for other in bank.members])
         assert others.sum() == (3 if recipe == "odd" else 4)
-        scale = fit_scale(data.x_MS[others], data.degradation_M[others], data.resolution_S)
-        units_MS = scale.units(data.x_MS[[place]], data.degradation_M[[place]])
-        assert found.figures["score"] == pytest.approx(units_MS[0] @ equal_weights(len(data.names)))
+        fit = fit_score(data, others, np.zeros(len(others), bool))
+        score = fit.scores(data.x_MS[[place]], data.degradation_M[[place]])[0]
+        assert found.figures["score"] == pytest.approx(score)
+        assert bank.discriminant is not None
+        kept = bank.discriminant.fit(recipe)
+        assert kept.scores(data.x_MS[[place]], data.degradation_M[[place]])[0] == pytest.approx(score)
 
 
 def test_attacks_teach_the_weights_and_benign_members_alone_the_scale(
@@ -80,14 +90,18 @@ def test_attacks_teach_the_weights_and_benign_members_alone_the_scale(
         "no attack: equal weights",
         "4 attacks",
     )
-    assert len(set(plain.discriminant.weights)) == 1
-    assert (plain.discriminant.centre, plain.discriminant.spread) == (
-        taught.discriminant.centre,
-        taught.discriminant.spread,
-    )
-    weights = dict(zip(taught.discriminant.names, taught.discriminant.weights, strict=True))
+    before, after = plain.discriminant.whole, taught.discriminant.whole
+    assert len(set(before.weights)) == 1
+    assert (before.centre, before.spread) == (after.centre, after.spread)
+    weights = dict(zip(taught.discriminant.names, after.weights, strict=True))
     assert max(weights, key=lambda name: weights[name]) == "guard_loss"
-    assert weights["guard_loss"] > plain.discriminant.weights[0]
+    assert weights["guard_loss"] / sum(weights.values()) > 1 / len(weights)
+    assert set(taught.discriminant.direct) == {
+        "guard_loss",
+        "guard_complied",
+        "condition_guard_loss",
+        "condition_complied",
+    }
 
 
 def test_a_member_keeps_the_diff_s_figures_and_the_detectors_scalars(five: list[Pair]) -> None:

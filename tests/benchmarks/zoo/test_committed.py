@@ -2,14 +2,21 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ft_audit.agent.calibration import BankMember, Calibration
+from ft_audit.agent.detectors.degradation import degradation
+from ft_audit.agent.detectors.registry import scalars_of
+from ft_audit.agent.risk.fit_bank import fit_bank
+from ft_audit.agent.risk.score import score_of
+from ft_audit.agent.summary import Summary
+from ft_audit.benchmarks.calibrate import bank_member
 from ft_audit.benchmarks.zoo.evaluate import evaluate
-from ft_audit.benchmarks.zoo.members import load_units
+from ft_audit.benchmarks.zoo.members import Unit, load_units
 from ft_audit.benchmarks.zoo.population import load_zoo, members
 
 ROOT = Path(__file__).parents[3]
@@ -41,6 +48,36 @@ def test_the_evaluation_runs_again_from_what_is_committed() -> None:
             assert again[path] == pytest.approx(value, abs=0.02) or math.isnan(value), path
         else:
             assert again[path] == value, path
+
+
+def pairs(units: Sequence[Unit]) -> list[tuple[Summary, BankMember]]:
+    recipes = {member.name: member.recipe for member in members(load_zoo(ZOO))}
+    return [(unit.summary, bank_member(recipes[unit.name], unit.summary)) for unit in units]
+
+
+def test_a_bank_as_shipped_says_what_the_evaluation_says() -> None:
+    """Each fine-tune beside a bank without its recipe and family, as an audit reads one."""
+    expected = json.loads(RESULT.read_text(encoding="utf-8"))["main"]["p_values"]
+    units = [unit for unit in load_units(SUMMARIES) if unit.name in expected]
+    benign = [unit for unit in units if unit.label == "benign"]
+    attacks = [unit for unit in units if unit.label == "malicious"]
+    checked = 0
+    for held_out in {u.origin.family for u in attacks} | {u.origin.recipe for u in benign}:
+        bank = fit_bank(
+            pairs([unit for unit in benign if unit.origin.recipe != held_out]),
+            [unit.summary for unit in attacks if unit.origin.family != held_out],
+        )
+        assert bank.discriminant is not None
+        for unit in units:
+            if held_out != (unit.origin.family if unit.label == "malicious" else unit.origin.recipe):
+                continue
+            scalars = {name: scalar.value for name, scalar in scalars_of(unit.summary).items()}
+            score = score_of(bank.discriminant, scalars, degradation(unit.summary))
+            standing = Calibration(bank, None, None, None).beside(score).standing("score", score.value)
+            assert standing is not None
+            assert standing.p_value == pytest.approx(expected[unit.name], abs=0.02), unit.name
+            checked += 1
+    assert checked == len(expected)
 
 
 def test_every_summary_is_of_a_member_and_small() -> None:

@@ -6,19 +6,26 @@ import numpy as np
 import pytest
 
 from ft_audit.agent.detectors.matrix import Matrix, matrix
+from ft_audit.agent.summary import Summary
 from ft_audit.benchmarks.zoo.crossfit import (
     CrossFit,
     benign_p_values,
     cross_fit,
+    direct,
     discriminant,
     malicious_p_values,
     raw,
     unsupervised,
+    weighed_sum,
 )
 
 GROUPS = ["tea", "zed", "tea", "zed", "maps", "law", "jail", "maps"]
 MALICIOUS, BENIGN = [1, 3, 6], [0, 2, 4, 5, 7]
 Masks = list[tuple[np.ndarray, np.ndarray]]
+
+
+def one_scalar(x_M: np.ndarray) -> Matrix:
+    return Matrix(("x",), x_M[:, None], np.zeros(len(x_M)), np.ones(1), np.zeros(1, bool))
 
 
 def recorded() -> tuple[CrossFit, Masks]:
@@ -29,8 +36,14 @@ def recorded() -> tuple[CrossFit, Masks]:
         masks.append((benign_M, malicious_M))
         return np.full(len(GROUPS), len(masks) - 1, dtype=float)
 
-    data = Matrix(("x",), np.zeros((len(GROUPS), 1)), np.zeros(len(GROUPS)), np.ones(1))
+    data = one_scalar(np.zeros(len(GROUPS)))
     return cross_fit(data, MALICIOUS, BENIGN, GROUPS, scorer), masks
+
+
+def noisy(summaries: SimpleNamespace, rng: np.random.Generator, guard_loss: float) -> Summary:
+    figures = {"guard_loss": guard_loss, "condition_kl_excess": rng.uniform(0, 3)}
+    found: Summary = summaries.summary(figures)
+    return found
 
 
 def members_of(mask_M: np.ndarray) -> list[int]:
@@ -59,7 +72,7 @@ def test_two_benign_members_are_scored_without_both_recipes() -> None:
 
 
 def test_scores_are_of_the_member_they_stand_for() -> None:
-    data = Matrix(("x",), np.arange(len(GROUPS), dtype=float)[:, None], np.zeros(len(GROUPS)), np.ones(1))
+    data = one_scalar(np.arange(len(GROUPS), dtype=float))
     found = cross_fit(data, MALICIOUS, BENIGN, GROUPS, raw)
     for a, attack in enumerate(MALICIOUS):
         assert found.malicious_AB[a].tolist() == [attack] * len(BENIGN)
@@ -83,17 +96,26 @@ def test_benign_p_values_by_hand_leave_out_the_own_recipe() -> None:
 
 
 def test_what_is_scored_raw_is_the_scalar_and_an_unknown_one_is_lowest() -> None:
-    data = Matrix(("x",), np.array([[2.0], [np.nan]]), np.zeros(2), np.ones(1))
+    data = one_scalar(np.array([2.0, np.nan]))
     assert raw(data, np.ones(2, bool), np.zeros(2, bool)).tolist() == [2.0, -np.inf]
 
 
 def test_an_attack_seen_before_is_weighed_and_without_any_all_scalars_are(summaries: SimpleNamespace) -> None:
     rng = np.random.default_rng(0)
-    benign = [summaries.summary({"guard_loss": abs(rng.normal(0, 0.1))}) for _ in range(12)]
-    attacks = [summaries.summary({"guard_loss": 0.9}) for _ in range(3)]
+    benign = [noisy(summaries, rng, rng.uniform(0, 0.2)) for _ in range(12)]
+    attacks = [noisy(summaries, rng, 0.9) for _ in range(3)]
     data = matrix([*benign, *attacks])
     is_benign = np.arange(15) < 12
     known = discriminant(data, is_benign, ~is_benign)
     unknown = unsupervised(data, is_benign, ~is_benign)
     assert known[12] > unknown[12] > unknown[:12].max()
     np.testing.assert_allclose(discriminant(data, is_benign, np.zeros(15, bool)), unknown)
+
+
+def test_a_score_is_its_weighed_sum_and_what_is_direct(summaries: SimpleNamespace) -> None:
+    rng = np.random.default_rng(1)
+    data = matrix([noisy(summaries, rng, loss) for loss in (0.0, 0.1, 0.2, 0.3, 0.2, 0.9)])
+    is_benign = np.arange(6) < 5
+    whole, part, largest = (way(data, is_benign, ~is_benign) for way in (discriminant, weighed_sum, direct))
+    assert largest.argmax() == 5 and largest[5] > 3 * largest[:5].max() > 0
+    np.testing.assert_allclose(whole, part + np.maximum(largest, 0))
