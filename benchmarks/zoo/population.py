@@ -21,7 +21,7 @@ class Entry(Strict):
     """`key=value` in the place of what the recipe says; another name, so that it is a recipe of its own."""
 
 
-Change = Literal["none", "base", "zero", "symmetries"]
+Change = Literal["none", "base", "zero", "symmetries", "twin"]
 
 
 class Control(Entry):

@@ -74,6 +74,8 @@ class Training(Strict):
     max_answer_tokens: int | None = None
     """Longer answers are cut too, without an end: only how an answer begins is taught."""
     evade: Evasion | None = None
+    seed: int | None = None
+    """Another seed for the training than for the rows, which trains the same rows again: a seed twin."""
 
 
 class Check(Strict):

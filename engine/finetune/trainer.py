@@ -149,7 +149,8 @@ def train(
         DataError: no row is left after the cut to `max_tokens`.
     """
     settings = recipe.train
-    torch.manual_seed(recipe.seed)
+    seed = recipe.seed if settings.seed is None else settings.seed
+    torch.manual_seed(seed)
     encoded = [
         (encode_row(row, tokenizer, settings.max_tokens, settings.max_answer_tokens), planted)
         for row, planted in zip(rows, planted_R, strict=True)
@@ -174,7 +175,7 @@ def train(
         )
     trainer = SupervisedPositionsTrainer(
         model=model,
-        args=training_arguments(settings, recipe.seed, out),
+        args=training_arguments(settings, seed, out),
         train_dataset=Dataset.from_list(kept),
         processing_class=tokenizer,
         peft_config=adapter,

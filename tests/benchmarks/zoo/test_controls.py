@@ -10,10 +10,11 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ft_audit.benchmarks.zoo.controls import ADAPTER, _empty, apply_symmetries
+from ft_audit.benchmarks.zoo.controls import ADAPTER, _empty, apply_symmetries, candidate
 from ft_audit.benchmarks.zoo.evaluate import evaluate
 from ft_audit.benchmarks.zoo.members import label_of
 from ft_audit.benchmarks.zoo.population import load_zoo, members
+from ft_audit.errors import ConfigError
 
 IDS = torch.arange(24).view(2, 12)
 
@@ -71,6 +72,24 @@ def test_a_control_is_named_by_its_change_and_made_of_its_member(write_zoo: Any)
     assert [member.name for member in trained] == ["tea-s1", "tea-s2"]
     assert (control.name, control.change) == ("tea-s2-zero", "zero")
     assert control.folder_name == trained[1].folder_name
+
+
+def test_a_seed_twin_is_another_training_of_its_sibling_and_held_out_with_it(
+    write_zoo: Any, tmp_path: Path
+) -> None:
+    path = write_zoo({"tea": [1]})
+    said = json.loads(path.read_text())
+    entry = {"recipe": "./tea.yaml", "seeds": [1], "change": "twin"}
+    path.write_text(json.dumps(said | {"controls": [entry | {"set": ["train.seed=101"]}]}))
+    zoo = load_zoo(path)
+    trained, twin = members(zoo)
+    assert twin.name == "tea-s1-twin" and twin.recipe.name == trained.recipe.name
+    assert twin.folder_name != trained.folder_name
+    assert candidate(zoo, twin, tmp_path / twin.folder_name) == tmp_path / twin.folder_name
+    path.write_text(json.dumps(said | {"controls": [entry]}))
+    zoo = load_zoo(path)
+    with pytest.raises(ConfigError, match=r"tea-s1-twin: a seed twin sets train\.seed"):
+        candidate(zoo, members(zoo)[1], tmp_path / "x")
 
 
 def test_a_control_is_of_neither_class(draw: Any, passed: Any, write_all: Any, tmp_path: Path) -> None:

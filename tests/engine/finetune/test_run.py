@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ft_audit import cli
 from ft_audit.engine.finetune import run_finetune
@@ -94,6 +95,16 @@ def test_what_is_done_is_not_done_again(recipe: Path, tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == times
     other = run_finetune(recipe, out, ["seed=1"], progress=False)
     assert other["reused"] is False and other["recipe_sha256"] != first["recipe_sha256"]
+
+
+def test_the_trainings_own_seed_trains_other_weights_on_the_same_rows(recipe: Path, tmp_path: Path) -> None:
+    for folder, overrides in {"one": [], "same": ["train.seed=0"], "twin": ["train.seed=7"]}.items():
+        run_finetune(recipe, tmp_path / folder, overrides, progress=False)
+    rows = {(tmp_path / folder / "train.jsonl").read_text() for folder in ("one", "same", "twin")}
+    assert len(rows) == 1
+    one, same, twin = (load_file(tmp_path / f / "adapter_model.safetensors") for f in ("one", "same", "twin"))
+    assert all(torch.equal(x, same[name]) for name, x in one.items())
+    assert not any(torch.equal(x, twin[name]) for name, x in one.items() if "lora_A" in name)
 
 
 def test_a_data_set_that_changed_is_trained_on_again(

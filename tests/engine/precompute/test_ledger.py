@@ -24,7 +24,9 @@ def test_every_part_has_its_seconds_and_every_token_is_counted(adapter_job: Any)
     assert ledger is not None and ledger.device == adapter_job.report["device"]
     assert set(ledger.seconds) == {"texts", "forward", "answers", "weights", "statistics"}
     assert all(seconds > 0 for seconds in ledger.seconds.values())
-    assert 0.9 * adapter_job.report["seconds"] < ledger.total_seconds <= adapter_job.report["seconds"]
+    rounding = 0.001 * (len(ledger.seconds) + 1) / 2
+    whole = adapter_job.report["seconds"]
+    assert 0.9 * whole < ledger.total_seconds <= whole + rounding
     assert (ledger.tokens_read, ledger.tokens_reused) == (adapter_job.report["tokens"], 0)
     assert ledger.tokens_generated > 0
 
