@@ -33,7 +33,8 @@ from ft_audit.kernels.diff_stats.accumulator import PairAccumulator
 from ft_audit.kernels.sparse_rows import SparseRows
 
 Logits = Callable[[Tensor], Tensor]
-LOGIT_ROWS = 256  # [256, V] in float32 is 50 MB at a vocabulary of 50k and 268 MB at 262k
+LOGIT_ROWS = {"cuda": 256, "cpu": 64}  # [256, V] in float32 is 50 MB at a vocabulary of 50k
+COMPARED_ROWS = {"cuda": 256, "cpu": 16}  # at a vocabulary of 50k these stay in a processor's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,16 +146,15 @@ class PairBuilder:
         next_N = np.flatnonzero(predicted_T)
         target_N = torch.from_numpy(self.suite.ids_T[view.token_T[next_N]].astype(np.int64))
         found: list[tuple[NDArray[np.float64], ...]] = []
-        for chunk in np.array_split(np.arange(len(next_N)), max(1, -(-len(next_N) // LOGIT_ROWS))):
+        rows = LOGIT_ROWS.get(self.device.type, LOGIT_ROWS["cuda"])
+        for chunk in np.array_split(np.arange(len(next_N)), max(1, -(-len(next_N) // rows))):
             if not len(chunk):
                 continue
             before = torch.from_numpy(next_N[chunk] - 1).to(self.device)
-            base_NV, tuned_NV = shared_log_probs(base_logits(base_TD[before]), tuned_logits(tuned_TD[before]))
-            kl_N = kl_divergence(base_NV, tuned_NV).numpy()
-            wanted = target_N[chunk].to(base_NV.device)[:, None]
-            losses = [-x.gather(1, wanted)[:, 0].double().cpu().numpy() for x in (base_NV, tuned_NV)]
-            self._promoted(base_NV, tuned_NV)
-            found.append((kl_N, *losses))
+            sides = (base_logits(base_TD[before]), tuned_logits(tuned_TD[before]))
+            at_once = COMPARED_ROWS.get(self.device.type, rows)
+            parts = (x.split(at_once) for x in (*sides, target_N[chunk]))
+            found += [self._compared(*part) for part in zip(*parts, strict=True)]
         if not found:
             return
         kl_N, base_loss_N, tuned_loss_N = (np.concatenate(column) for column in zip(*found, strict=True))
@@ -177,6 +177,16 @@ class PairBuilder:
         largest_P = np.zeros(num_prompts)
         np.maximum.at(largest_P, prompt_N, kl_N)
         self._rows("logits/kl_max_P", largest_P)
+
+    def _compared(
+        self, base_NV: Tensor, tuned_NV: Tensor, target_N: Tensor
+    ) -> tuple[NDArray[np.float64], ...]:
+        """Return the divergence and both losses at some positions, from logits [N, V]."""
+        base_NV, tuned_NV = shared_log_probs(base_NV, tuned_NV)
+        wanted = target_N.to(base_NV.device)[:, None]
+        self._promoted(base_NV, tuned_NV)
+        losses = [-x.gather(1, wanted)[:, 0].double().cpu().numpy() for x in (base_NV, tuned_NV)]
+        return (kl_divergence(base_NV, tuned_NV).numpy(), *losses)
 
     def _promoted(self, base_NV: Tensor, tuned_NV: Tensor) -> None:
         """Count for each token how often it is among the few that rose, or fell, the most in probability."""
