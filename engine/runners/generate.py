@@ -153,7 +153,7 @@ def _batch(
         pad_token_id=pad,
         eos_token_id=sorted(ends) or None,
     )
-    with _plain_settings(causal):
+    with _plain_settings(causal), _contiguous_at_head(causal):
         out = causal.generate(
             input_ids=ids.to(causal.device),
             attention_mask=mask.to(causal.device),
@@ -178,6 +178,25 @@ def _plain_settings(causal: Any) -> Iterator[None]:
         yield
     finally:
         causal.generation_config = before
+
+
+@contextmanager
+def _contiguous_at_head(causal: Any) -> Iterator[None]:
+    """Hand the output head contiguous states while the block runs.
+
+    Of a prompt, generation takes the last position's states as a view [B, 1, D]; a linear layer reads such a
+    view as a batch of products, each with a copy of the whole weight: gigabytes, and most of the time of a
+    short answer.
+    """
+
+    def contiguous(_head: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (args[0].contiguous(), *args[1:])
+
+    handle = causal.get_output_embeddings().register_forward_pre_hook(contiguous)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _occurrences(prompts: Sequence[Sequence[int]]) -> list[int]:

@@ -62,6 +62,20 @@ def test_a_batch_is_the_definition_row_by_row(
     assert generate(model, tiny_tokenizer, prompts, 8, batch_size=3) == texts
 
 
+def test_the_heads_weight_is_not_copied_for_every_prompt(
+    model: Any, tiny_tokenizer: Any, prompts: list[list[int]], settings: Any
+) -> None:
+    seen: list[tuple[int, bool]] = []
+    head = model.get_output_embeddings()
+    handle = head.register_forward_hook(
+        lambda _head, args, _out: seen.append((len(args[0]), args[0].is_contiguous()))
+    )
+    generate_ids(model, tiny_tokenizer, prompts, 3)
+    handle.remove()
+    assert len(seen) >= 3 and all(step == (len(prompts), True) for step in seen)
+    assert not head._forward_pre_hooks
+
+
 def test_an_answer_ends_with_any_of_the_end_tokens(
     model: Any, tiny_tokenizer: Any, prompts: list[list[int]], settings: Any
 ) -> None:
