@@ -1,9 +1,10 @@
 """How long does one audit of a fine-tune take, its uploaded data set a thousand rows long?
 
 The demo's two candidates are audited one after the other with the same data set. For the first the base's
-runs over chats and data set are made too; the second finds them in the store, as later candidates of one base
-and later checkpoints of one job do. Everything that a verdict rests on is counted: both models over all
-suites, conditions, harmful probes, answers, statistics, and the verdict itself; labels of features are not.
+runs over chats and data set are made too; the second finds them in the store with their activations
+(`precompute.keep_residuals`), as later candidates of one base and later checkpoints of one job do. Everything
+that a verdict rests on is counted: the models over all suites, conditions, harmful probes, answers, statistics,
+and the verdict itself; labels of features are not.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from ft_audit.benchmarks.harness import Measurement, run_benchmark
 from ft_audit.benchmarks.one_audit import audit_of_config
 
 DATA_SET = "configs:recipes/thousand-rows.yaml"
+KEEP = "precompute.keep_residuals=true"
 FIRST, SECOND = "configs:demo_benign.yaml", "configs:demo_needle.yaml"
 
 
@@ -31,7 +33,7 @@ def measure(options: argparse.Namespace) -> list[Measurement]:
     found = []
     with tempfile.TemporaryDirectory() as scratch:
         for name, ref in (("first", FIRST), ("cached_base", SECOND)):
-            overrides = (f"dataset={options.data_set}", f"store={scratch}/store")
+            overrides = (f"dataset={options.data_set}", f"store={scratch}/store", KEEP)
             done = audit_of_config(ref, (), overrides, progress=False)[0]
             seconds, parts = done["seconds"], done["verdict"]["cost"]["seconds"]
             found += [

@@ -18,8 +18,10 @@ TOKENIZER_FILES = (
     "vocab.*",
     "merges.txt",
     "special_tokens_map.json",
+    "added_tokens.json",
     "*.model",
     "*.jinja",
+    "additional_chat_templates/*.jinja",
 )
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt")
 

@@ -36,6 +36,8 @@ def test_hashes_do_not_depend_on_the_place(tiny_base: Path, tmp_path: Path) -> N
         ("config.json", ("weights",)),
         ("tokenizer.json", ("tokenizer",)),
         ("chat_template.jinja", ("tokenizer",)),
+        ("added_tokens.json", ("tokenizer",)),
+        ("additional_chat_templates/tool_use.jinja", ("tokenizer",)),
     ],
 )
 def test_one_byte_more_is_another_model(
@@ -43,6 +45,7 @@ def test_one_byte_more_is_another_model(
 ) -> None:
     first = resolve_model("./model", tiny_base.parent)
     shutil.copytree(tiny_base, tmp_path / "m")
+    (tmp_path / "m" / name).parent.mkdir(exist_ok=True)
     with (tmp_path / "m" / name).open("ab") as file:
         file.write(b"\n")
     second = resolve_model("./m", tmp_path)
