@@ -3,8 +3,8 @@
 The demo's two candidates are audited one after the other with the same data set. For the first the base's
 runs over chats and data set are made too; the second finds them in the store with their activations
 (`precompute.keep_residuals`), as later candidates of one base and later checkpoints of one job do. Everything
-that a verdict rests on is counted: the models over all suites, conditions, harmful probes, answers, statistics,
-and the verdict itself; labels of features are not.
+that a verdict rests on is counted: the models over all suites, conditions, harmful probes, answers,
+statistics, and the verdict itself; labels of features are not.
 """
 
 import argparse

@@ -15,6 +15,7 @@ from ft_audit.engine.models.anatomy import outline
 from ft_audit.engine.models.load import (
     DTYPES,
     UNREADABLE,
+    adapted_layers,
     attach_adapter,
     load_model,
     load_tokenizer,
@@ -110,8 +111,12 @@ class ModelPair:
     @contextmanager
     def base_alone(self) -> Iterator[PreTrainedModel]:
         """The base with a candidate's adapter switched off while the block runs."""
-        with without_adapter(self.base_model) as model:
+        with without_adapter(self.base_model, self._adapted_layers) as model:
             yield model
+
+    @cached_property
+    def _adapted_layers(self) -> list[Any]:
+        return adapted_layers(self.base_model)
 
     @contextmanager
     def alone(self, side: str) -> Iterator[PreTrainedModel]:
