@@ -1,5 +1,6 @@
 """The evaluation as text for a terminal."""
 
+from collections.abc import Collection
 from typing import Any
 
 from ft_audit.engine.text_table import text_table
@@ -11,18 +12,16 @@ def detection_text(found: dict[str, Any]) -> str:
     rows = [["all evidence", *_cells(found["main"])]]
     rows += [[name, *_cells(way)] for name, way in found["ways"].items()]
     families = [
-        [name, *(f"{p:.3f}" for p in sorted(family["members"].values())[:6])]
+        [name, *_caught(family["members"].values(), found["alarm_rate"])]
         for name, family in found["families"].items()
     ]
-    width = max((len(row) for row in families), default=1)
-    families = [row + [""] * (width - len(row)) for row in families]
     where, needles, seeds = found["localisation"], found["needles"], found["consistency"]
     lines = [
         ", ".join(f"{count} {label}" for label, count in sorted(counts.items())),
         text_table(("evidence", "AUROC", "TPR at 5 % FPR", "at 10 %", "FPR at 5 %", "scalars"), rows),
         "",
         f"p-values by family, never seen in fitting (an alarm is p <= {found['alarm_rate']:.3f})",
-        text_table(("family", *[""] * (width - 1)), families),
+        text_table(("family", "caught", "p-values"), families),
         "",
         f"planted rows among the ten highest: {_share(where['found_in_top_10'])}; template named: "
         f"{_interval(where['named'])} of {where['num_with_template']} that have one",
@@ -69,6 +68,11 @@ def _interval(value: dict[str, float] | None) -> str:
     if value is None:
         return "-"
     return f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+
+
+def _caught(p_values: Collection[float], alarm_rate: float) -> list[str]:
+    caught = sum(p <= alarm_rate for p in p_values)
+    return [f"{caught} of {len(p_values)}", " ".join(f"{p:.3f}" for p in sorted(p_values))]
 
 
 def _share(value: float | None) -> str:
