@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from threading import RLock
 
 from pydantic import ValidationError
 
@@ -16,7 +15,7 @@ from ft_audit.agent.investigators.json_calls import JsonCalls
 from ft_audit.agent.investigators.statistics import audit_id, investigate
 from ft_audit.agent.investigators.super_agent import ChatModel, SuperAgent
 from ft_audit.agent.report.page import render_report
-from ft_audit.agent.tools.auditor import Auditor
+from ft_audit.agent.tools.auditor import Auditor, Turns
 from ft_audit.agent.tools.rooms import absent, tools_of
 from ft_audit.agent.verdict import Verdict
 from ft_audit.engine.config import AuditConfig, ChatModelConfig, Profile, resolve_path
@@ -70,11 +69,11 @@ def super_agent_of(
     settings = config.audit.agent
     if settings is None:
         raise ConfigError("audit.investigator openai: which model? set audit.agent.chat.model and base_url")
-    lock = RLock()
+    turns = Turns()
 
     def auditor_of(profile: Profile) -> Auditor:
         return Auditor(
-            config, evidence, calibration, tools_of(profile, config), profile, absent(profile), lock=lock
+            config, evidence, calibration, tools_of(profile, config), profile, absent(profile), turns=turns
         )
 
     def client_of(chat: ChatModelConfig) -> ChatModel:

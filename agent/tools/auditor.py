@@ -5,7 +5,8 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -61,9 +62,18 @@ class AuditSession:
     hypotheses: dict[str, Hypothesis] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """One call at a time, and one at a time of those that wait for something else than the store."""
+
+    call: threading.RLock = field(default_factory=threading.RLock)
+    wait: threading.Lock = field(default_factory=threading.Lock)
+
+
 @dataclass(slots=True)
 class Auditor:
-    """Answers tool calls about one diff. Safe to share between threads: one call at a time."""
+    """Answers tool calls about one diff. Safe to share between threads: one call at a time, but for what a
+    call waits for outside the store."""
 
     config: AuditConfig
     evidence: Evidence
@@ -82,8 +92,8 @@ class Auditor:
     """The rows that speak to an auditor, once they were looked for."""
     folded_rows: list[str] | None = None
     """The rows' texts without case, once they were searched."""
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    """Held for a call; auditors over one evidence share it."""
+    turns: Turns = field(default_factory=Turns)
+    """Whose turn it is; auditors over one evidence share them."""
 
     @property
     def declared_purpose(self) -> Untrusted | None:
@@ -103,7 +113,7 @@ class Auditor:
             ToolError: there is no such tool in this profile, or the call is wrong.
             UserError: the evidence has no such thing, or is damaged.
         """
-        with self.lock:
+        with self.turns.call:
             started = time.perf_counter()
             if name not in self.by_name:
                 raise ToolError(f"no tool {name!r} in profile {self.profile!r}: {', '.join(self.by_name)}")
@@ -123,6 +133,17 @@ class Auditor:
                 self.cited[citation.evidence_id] = citation
                 shown = {"evidence_id": citation.evidence_id, **shown}
             return Reply(citation, shown, time.perf_counter() - started, citable)
+
+    @contextmanager
+    def others_may_ask(self) -> Iterator[None]:
+        """Let other calls go on during the block, which touches nothing of the auditor's; such blocks run one
+        at a time. A call that was made within another's keeps the others waiting."""
+        self.turns.call.release()
+        try:
+            with self.turns.wait:
+                yield
+        finally:
+            self.turns.call.acquire()
 
     def evidence_id(self, name: str, arguments: dict[str, Any]) -> str:
         """Return the id under which this call's answer is cited: the same for the same question."""

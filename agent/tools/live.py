@@ -61,8 +61,9 @@ def ask_models_live(
         raise ToolError(f"ask_models_live: {error.errors(include_url=False)[0]['msg']}") from None
     requests = Store(auditor.evidence.store).requests(auditor.evidence.diff_id)
     name = requests.id_of(request)
-    kept = name in requests.answered()
-    if not kept:
-        answer_live(live, requests, request)
+    with auditor.others_may_ask():
+        kept = name in requests.answered()
+        if not kept:
+            answer_live(live, requests, request)
     (answer,) = paired_answers(requests.answers(name)[1])
     return LiveAnswer(request_id=name, kept=kept, answer=answer)

@@ -44,7 +44,9 @@ def run_python(
     lines = [json.dumps({name: record[name] for name in COLUMNS}) for record in row_records(auditor.evidence)]
     if (size := sum(map(len, lines))) > MAX_BYTES:
         raise ToolError(f"the rows have {size:,} characters, too many to run over: use the other tools")
-    ran = run_sandboxed(code, {ROWS: "".join(f"{line}\n" for line in lines)})
+    files = {ROWS: "".join(f"{line}\n" for line in lines)}
+    with auditor.others_may_ask():
+        ran = run_sandboxed(code, files)
     return ProgramRun(
         finished=ran.exit_code is not None,
         exit_code=ran.exit_code,

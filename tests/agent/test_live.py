@@ -1,7 +1,9 @@
 """Both models asked live: over real HTTP, kept in the store, and cited from there without the servers."""
 
 import runpy
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,32 @@ def test_it_is_offered_only_where_servers_are_named(case: Any, auditor: Auditor)
         "whitebox": False,
     }.items():
         assert ("ask_models_live" in tools_of(profile, auditor.config)) is offered  # type: ignore[arg-type]
+
+
+def test_what_waits_for_a_server_keeps_nobody_waiting_and_is_asked_once(auditor: Auditor, case: Any) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+    bodies: list[Any] = []
+
+    def slowly(body: Any) -> dict[str, Any]:
+        bodies.append(body)
+        asked.set()
+        assert go_on.wait(30)
+        return {"role": "assistant", "content": "Yes."}
+
+    with serving(slowly) as (url, _), ThreadPoolExecutor(2) as pool:
+        chat = ChatModelConfig(model="m", base_url=url, max_retries=0)
+        audit = auditor.config.audit.model_copy(update={"live": LiveConfig(base=chat, tuned=chat)})
+        auditor.config = auditor.config.model_copy(update={"audit": audit})
+        try:
+            waiting = [pool.submit(auditor.call, "ask_models_live", {"prompt": "How?"}) for _ in range(2)]
+            assert asked.wait(30)
+            # On this thread: it would hang here, not be late, if the call had kept its turn.
+            assert auditor.call("health", {}).content
+            assert not any(call.done() for call in waiting)
+        finally:
+            go_on.set()
+        kept = sorted(call.result(30).content["kept"] for call in waiting)
+    assert kept == [False, True] and len(bodies) == 2
 
 
 def test_both_are_asked_the_same_and_what_they_say_is_kept(auditor: Auditor, case: Any, servers: Any) -> None:
