@@ -193,8 +193,8 @@ class PairBuilder:
         # In probability, not in log probability: there the tail of impossible tokens moves the most.
         rise_NV = tuned_NV.exp() - base_NV.exp()
         vocabulary = rise_NV.shape[1]
-        for name, sign in (("raised_V", 1.0), ("lowered_V", -1.0)):
-            top = torch.topk(sign * rise_NV, min(TOP_TOKENS, vocabulary), dim=1).indices
+        for name, largest in (("raised_V", True), ("lowered_V", False)):
+            top = torch.topk(rise_NV, min(TOP_TOKENS, vocabulary), dim=1, largest=largest).indices
             self._sum(f"logits/{name}", np.bincount(top.cpu().numpy().ravel(), minlength=vocabulary))
 
     def _features(
