@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from ft_audit.agent.evidence import Evidence
 from ft_audit.agent.untrusted import is_hidden
-from ft_audit.errors import StoreError
 
 PATTERNS = {
     "words to an auditor": re.compile(
@@ -48,10 +47,7 @@ def addressed_rows(evidence: Evidence) -> Iterator[Addressed]:
     Raises:
         StoreError: the diff is of an older ft-audit, which kept no texts.
     """
-    records = evidence.records("rows")
-    if records and "text" not in records[0]:
-        raise StoreError(f"diff {evidence.diff_id} keeps no texts of its rows: run precompute again")
-    for record in records:
+    for record in evidence.training_rows():
         text = str(record["text"])
         what = what_is_addressed(text)
         if what is not None:

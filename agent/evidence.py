@@ -349,6 +349,17 @@ class Evidence:
         table = self.table("rows")
         return 0 if table is None else int(table.num_rows)
 
+    def training_rows(self) -> list[dict[str, Any]]:
+        """The data set's rows with their texts, in order; none without a data set.
+
+        Raises:
+            StoreError: the diff is of an older ft-audit, which kept no texts.
+        """
+        records = self.records("rows")
+        if records and "text" not in records[0]:
+            raise StoreError(f"diff {self.diff_id} keeps no texts of its rows: run precompute again")
+        return records
+
     def rows(self, limit: int, by: str = "primary_score") -> list[Row]:
         """The training rows that score highest by one column; none without a data set."""
         table = self.table("rows")

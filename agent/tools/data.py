@@ -15,6 +15,7 @@ from ft_audit.agent.tools.answer import Answer, Page, Untrusted, finite, next_of
 from ft_audit.agent.tools.auditor import Auditor
 from ft_audit.agent.tools.overview import Limit, Offset
 from ft_audit.agent.tools.registry import ToolError, tool
+from ft_audit.errors import StoreError
 
 MAX_PHRASES = 10
 GROUP_ROWS, EXAMPLE = 8, 300
@@ -205,12 +206,17 @@ def _scores(evidence: Evidence, by: str) -> NDArray[np.float64]:
 
 
 def row_records(evidence: Evidence) -> list[dict[str, Any]]:
-    """The data set's rows in order; ToolError without one."""
-    records = evidence.records("rows")
+    """The data set's rows in order.
+
+    Raises:
+        ToolError: there is no data set, or the diff keeps no texts of it.
+    """
+    try:
+        records = evidence.training_rows()
+    except StoreError as error:
+        raise ToolError(str(error)) from error
     if not records:
         raise ToolError("this audit has no training data: its config names no dataset")
-    if "text" not in records[0]:
-        raise ToolError("this diff keeps no texts of its rows: run precompute again, it does now")
     return records
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ft_audit.agent.addressed import addressed_rows
 from ft_audit.agent.audit import find_calibration
 from ft_audit.agent.calibration import Calibration
 from ft_audit.agent.evidence import Evidence
@@ -76,7 +75,7 @@ def open_cases(
         )
         try:
             evidence = find_evidence(config).evidence
-            any(addressed_rows(evidence))  # an older diff has no texts for an investigator to read
+            evidence.training_rows()  # an older diff has no texts for an investigator to read
         except StoreError:
             missing.append(unit.name)
             continue
