@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ft_audit.agent.tools.profiles import PROFILES
 from ft_audit.engine.commands import print_result, progress_shown, stdout_is_ours
 from ft_audit.errors import ConfigError
 
@@ -17,14 +18,26 @@ AUDIT_COST = "audit-cpu.json"
 
 def add_commands(subparsers: Any) -> None:
     """Add the verbs to the front door."""
+    _add_calibrate(subparsers)
+    _add_benchmark(subparsers)
+    zoo = subparsers.add_parser("zoo", help="attack and benign fine-tunes on which detection is measured")
+    verbs = zoo.add_subparsers(metavar="VERB", required=True)
+    _add_build(verbs)
+    _add_status(verbs)
+    _add_evaluate(verbs)
+    _add_bank(verbs)
+
+
+def _add_calibrate(subparsers: Any) -> None:
     calibrate = subparsers.add_parser("calibrate", help="make a bank of benign fine-tunes for one's own base")
     calibrate.set_defaults(func=_calibrate)
     calibrate.add_argument("config", metavar="CONFIG", help="the calibration's YAML file")
-    calibrate.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="in the place of what it says")
-    calibrate.add_argument("--no-progress", action="store_true", help="no progress on stderr")
-    calibrate.add_argument(
-        "--json", action="store_true", help="print one JSON object on stdout, for machines"
-    )
+    _add_overrides(calibrate)
+    _add_no_progress(calibrate)
+    _add_json(calibrate)
+
+
+def _add_benchmark(subparsers: Any) -> None:
     benchmark = subparsers.add_parser(
         "benchmark", help="one audit from models to verdict, or detection over a population of them"
     )
@@ -44,7 +57,7 @@ def add_commands(subparsers: Any) -> None:
         "--profile",
         action="append",
         default=[],
-        choices=("data_only", "behavior_only", "greybox", "whitebox", "full"),
+        choices=tuple(PROFILES),
         help="tools that the model has; repeat to compare (default: full)",
     )
     benchmark.add_argument(
@@ -57,27 +70,36 @@ def add_commands(subparsers: Any) -> None:
     )
     benchmark.add_argument("--only", metavar="TEXT", help="fine-tunes whose name holds the text")
     benchmark.add_argument("--zoo", default=ZOO, metavar="ZOO", help=f"the population's YAML file ({ZOO})")
-    benchmark.add_argument("--work", type=Path, default=WORK, help=f"where members are trained ({WORK})")
+    _add_work(benchmark)
     benchmark.add_argument(
         "--suite", action="append", default=[], metavar="REF", help="prompts in the place of the config's"
     )
-    benchmark.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="in the place of what it says")
+    _add_overrides(benchmark)
     benchmark.add_argument("--out", type=Path, metavar="FILE", help="where the result is written as JSON")
-    benchmark.add_argument("--no-progress", action="store_true", help="no progress on stderr")
-    benchmark.add_argument(
-        "--json", action="store_true", help="print one JSON object on stdout, for machines"
-    )
-    zoo = subparsers.add_parser("zoo", help="attack and benign fine-tunes on which detection is measured")
-    verbs = zoo.add_subparsers(metavar="VERB", required=True)
+    _add_no_progress(benchmark)
+    _add_json(benchmark)
+
+
+def _add_build(verbs: Any) -> None:
     build = verbs.add_parser("build", help="train and measure every member that has no summary yet")
     build.set_defaults(func=_build)
-    build.add_argument("--work", type=Path, default=WORK, help=f"where members are trained ({WORK})")
+    _add_work(build)
     build.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that share the work")
     build.add_argument("--limit", type=int, metavar="N", help="only the first N members")
     build.add_argument("--most", type=int, metavar="N", help="build at most N members, then end")
-    build.add_argument("--no-progress", action="store_true", help="no progress on stderr")
+    _add_no_progress(build)
+    _add_only(build)
+    _add_zoo(build)
+
+
+def _add_status(verbs: Any) -> None:
     status = verbs.add_parser("status", help="what is built, and which gates were passed")
     status.set_defaults(func=_status)
+    _add_only(status)
+    _add_zoo(status)
+
+
+def _add_evaluate(verbs: Any) -> None:
     evaluate = verbs.add_parser("evaluate", help="detection from the summaries: tables, intervals, plots")
     evaluate.set_defaults(func=_evaluate)
     evaluate.add_argument(
@@ -89,19 +111,44 @@ def add_commands(subparsers: Any) -> None:
         default=Path("benchmarks/results"),
         help=f"where results are written, and {AUDIT_COST} of the audit's benchmark may lie",
     )
-    evaluate.add_argument("--json", action="store_true", help="print one JSON object on stdout, for machines")
+    _add_json(evaluate)
+
+
+def _add_bank(verbs: Any) -> None:
     bank = verbs.add_parser("bank", help="write the bank of the zoo's benign fine-tunes")
     bank.set_defaults(func=_bank)
     bank.add_argument("--bank", type=Path, required=True, metavar="FILE", help="where the bank is written")
-    for verb in (build, status):
-        verb.add_argument("--only", metavar="TEXT", help="members whose name holds the text")
-    for verb in (build, status, bank):
-        verb.add_argument(
-            "zoo", nargs="?", default=ZOO, metavar="ZOO", help=f"the population's YAML file (default: {ZOO})"
-        )
-        verb.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="in the place of what it says")
-        verb.add_argument("--out", type=Path, help="where summaries are kept (benchmarks/results/zoo/NAME)")
-        verb.add_argument("--json", action="store_true", help="print one JSON object on stdout, for machines")
+    _add_zoo(bank)
+
+
+def _add_zoo(verb: argparse.ArgumentParser) -> None:
+    """Add which population is meant, and where its summaries are."""
+    verb.add_argument(
+        "zoo", nargs="?", default=ZOO, metavar="ZOO", help=f"the population's YAML file (default: {ZOO})"
+    )
+    _add_overrides(verb)
+    verb.add_argument("--out", type=Path, help="where summaries are kept (benchmarks/results/zoo/NAME)")
+    _add_json(verb)
+
+
+def _add_only(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--only", metavar="TEXT", help="members whose name holds the text")
+
+
+def _add_work(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--work", type=Path, default=WORK, help=f"where members are trained ({WORK})")
+
+
+def _add_overrides(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="in the place of what it says")
+
+
+def _add_no_progress(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--no-progress", action="store_true", help="no progress on stderr")
+
+
+def _add_json(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--json", action="store_true", help="print one JSON object on stdout, for machines")
 
 
 def _build(args: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import pytest
@@ -13,6 +13,7 @@ from ft_audit.agent.tools.auditor import Auditor
 from ft_audit.agent.tools.profiles import PROFILES
 from ft_audit.agent.tools.registry import Tool, ToolError, tool
 from ft_audit.agent.tools.rooms import all_tools, tools_of
+from ft_audit.engine.config import Profile
 from ft_audit.errors import StoreError
 
 TOOLKIT = {
@@ -115,6 +116,10 @@ def test_another_question_has_another_id(auditor: Auditor) -> None:
     second = auditor.call("view_training_data_sample", {"rows": [2]}).citation
     assert first.evidence_id != second.evidence_id and first.sha256 != second.sha256
     assert auditor.cited == {one.evidence_id: one for one in (first, second)}
+
+
+def test_the_command_line_names_the_profiles_that_a_config_may_have() -> None:
+    assert tuple(PROFILES) == get_args(Profile)
 
 
 def test_profiles_leave_out_what_they_should(make_auditor: Any) -> None:
