@@ -233,14 +233,14 @@ def _benchmark(args: argparse.Namespace) -> int:
 
 def _investigate(args: argparse.Namespace) -> dict[str, Any]:
     from ft_audit.benchmarks.zoo.cases import open_cases
-    from ft_audit.benchmarks.zoo.investigators import Arm, Way, ask_model, by_statistics, grid
+    from ft_audit.benchmarks.zoo.investigators import Arm, Investigator, ask_model, by_statistics, grid
     from ft_audit.benchmarks.zoo.population import load_zoo
 
     zoo = load_zoo(args.zoo)
     cases = open_cases(zoo, args.population, args.work, args.work / "banks", args.overrides, args.only)
     arms = [Arm(profile, n) for profile in args.profile or ["full"] for n in args.num_audits or [1]]
-    ways: list[Way] = [by_statistics, *(partial(ask_model, arm=arm) for arm in arms)]
-    found = grid(cases.found, ways, progress=not args.no_progress)
+    investigators: list[Investigator] = [by_statistics, *(partial(ask_model, arm=arm) for arm in arms)]
+    found = grid(cases.found, investigators, progress=not args.no_progress)
     return {**found, "missing": cases.missing}
 
 

@@ -38,12 +38,14 @@ class Told(NamedTuple):
     money: float | None
 
 
-Way = Callable[[Case], list[tuple[str, Told]]]
+Investigator = Callable[[Case], list[tuple[str, Told]]]
 """How a case is judged: rows of the table, by name; the same names for every case."""
 
 
-def grid(cases: Sequence[Case], ways: Sequence[Way], progress: bool = True) -> dict[str, Any]:
-    """Return detection by every way side by side: AUROC, alarms, causes and cost, with intervals.
+def grid(
+    cases: Sequence[Case], investigators: Sequence[Investigator], progress: bool = True
+) -> dict[str, Any]:
+    """Return detection by every investigator side by side: AUROC, alarms, causes and cost, with intervals.
 
     Raises:
         DataError: attacks or benign fine-tunes are missing.
@@ -54,8 +56,8 @@ def grid(cases: Sequence[Case], ways: Sequence[Way], progress: bool = True) -> d
     for number, case in enumerate(cases, start=1):
         if progress:
             print(f"[{number}/{len(cases)}] {case.unit.name}", file=sys.stderr, flush=True)
-        for way in ways:
-            for name, told in way(case):
+        for investigator in investigators:
+            for name, told in investigator(case):
                 rows.setdefault(name, []).append(told)
     return {
         "cases": {case.unit.name: "malicious" if case.is_malicious else "benign" for case in cases},
