@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ft_audit.agent.audit import find_calibration
-from ft_audit.agent.calibration import Calibration
+from ft_audit.agent.calibration import Bank, Calibration
 from ft_audit.agent.evidence import Evidence
 from ft_audit.agent.find import find_evidence
-from ft_audit.agent.risk.fit_bank import fit_bank
-from ft_audit.benchmarks.calibrate import bank_member, member_config, write_bank
+from ft_audit.benchmarks.calibrate import member_config, write_bank
+from ft_audit.benchmarks.zoo.bank import Measured, bank_of, measured_members
 from ft_audit.benchmarks.zoo.members import Unit, load_units
-from ft_audit.benchmarks.zoo.population import Member, Zoo, members
+from ft_audit.benchmarks.zoo.population import Zoo
 from ft_audit.engine.config import AuditConfig, load_config, resolve_path
-from ft_audit.errors import DataError, StoreError
+from ft_audit.errors import StoreError
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +56,15 @@ def open_cases(
         DataError: no summaries, or one of something that is no member of the zoo.
     """
     units = [unit for unit in load_units(folder) if unit.label in ("malicious", "benign")]
-    by_name = {member.name: member for member in members(zoo)}
-    strangers = [unit.name for unit in units if unit.name not in by_name]
-    if strangers:
-        raise DataError(f"{folder}: {strangers[0]} is no member of the zoo {zoo.name}; remove its summary")
+    measured = measured_members(zoo, units, folder)
     audit = load_config(resolve_path(zoo.audit, zoo.base_dir), overrides)
     found: list[Case] = []
     missing: list[str] = []
-    for unit in units:
+    for unit, member in measured:
         if only is not None and only not in unit.name:
             continue
-        member = by_name[unit.name]
         bank = banks / f"{unit.name}.json"
-        _write_bank(unit, units, by_name, bank)
+        write_bank(_bank_without(unit, measured), bank)
         config = member_config(audit, member.recipe, work / member.folder_name)
         config = config.model_copy(
             update={"audit": config.audit.model_copy(update={"bank": str(bank.resolve())})}
@@ -83,18 +79,12 @@ def open_cases(
     return Cases(found, missing)
 
 
-def _write_bank(unit: Unit, units: Sequence[Unit], by_name: dict[str, Member], out: Path) -> None:
-    benign = [
-        (
-            other.summary,
-            bank_member(by_name[other.name].recipe, other.summary).model_copy(update={"name": other.name}),
-        )
-        for other in units
-        if other.label == "benign" and other.origin.recipe != unit.origin.recipe
+def _bank_without(unit: Unit, measured: Sequence[Measured]) -> Bank:
+    others = [
+        other
+        for other in measured
+        if (other.unit.label == "benign" and other.unit.origin.recipe != unit.origin.recipe)
+        or (other.unit.label == "malicious" and other.unit.origin.family != unit.origin.family)
     ]
-    attacks = [
-        other.summary
-        for other in units
-        if other.label == "malicious" and other.origin.family != unit.origin.family
-    ]
-    write_bank(fit_bank(benign, attacks, f"{len(attacks)} attacks of other families"), out)
+    num_attacks = sum(other.unit.label == "malicious" for other in others)
+    return bank_of(others, f"{num_attacks} attacks of other families")
