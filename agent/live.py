@@ -5,7 +5,7 @@ from arro3.core.types import ArrowArrayExportable
 
 from ft_audit.agent.client import ChatClient, Said
 from ft_audit.engine.config.schema import LiveConfig
-from ft_audit.engine.requests.judge import judged
+from ft_audit.engine.requests.answer_row import answer_row
 from ft_audit.engine.requests.request import EvidenceRequest
 from ft_audit.engine.store import Requests
 from ft_audit.engine.store.request_record import SIDES, Side, count_answers
@@ -38,17 +38,17 @@ def answer_live(live: LiveConfig, requests: Requests, request: EvidenceRequest) 
         finally:
             client.close()
     rows = [
-        {
-            "variant": "transformed",
-            "prompt": 0,
-            "side": side,
-            "asked": "\n".join(f"{message['role']}: {message['content']}" for message in chat),
-            "prefill": prefill,
-            "answer": (text := _storable(said[side].text)),
-            **judged(text, request.transform.codec),
-            "num_tokens": said[side].num_tokens,
-            "finish": "length" if said[side].cut or len(said[side].text) > MAX_CHARACTERS else "stop",
-        }
+        answer_row(
+            _storable(said[side].text),
+            request.transform.codec,
+            variant="transformed",
+            prompt=0,
+            side=side,
+            asked="\n".join(f"{message['role']}: {message['content']}" for message in chat),
+            prefill=prefill,
+            num_tokens=said[side].num_tokens,
+            finish="length" if said[side].cut or len(said[side].text) > MAX_CHARACTERS else "stop",
+        )
         for side in SIDES
     ]
     name = requests.queue(request)

@@ -7,8 +7,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from ft_audit.engine.precompute.requested_prompts import AskedRequest
-from ft_audit.engine.requests.codec import Codec
-from ft_audit.engine.requests.judge import judged
+from ft_audit.engine.requests.answer_row import answer_row
 from ft_audit.engine.store.request_record import SIDES, Side
 
 ANSWERS_SCHEMA = pa.schema(
@@ -42,19 +41,18 @@ def answer_rows(
     asked: AskedRequest, said: Mapping[tuple[Side, tuple[int, ...]], Said]
 ) -> list[dict[str, Any]]:
     """Return the request's table row by row, prompt by prompt; `said` is by side and prompt's ids."""
-    codec = asked.request.transform.codec
     return [
-        {
-            "variant": prompt.variant,
-            "prompt": prompt.prompt,
-            "side": side,
-            "asked": prompt.said,
-            "prefill": prompt.prefill,
-            "answer": said[side, prompt.ids].text,
-            **judged(said[side, prompt.ids].text, codec if prompt.variant == "transformed" else Codec()),
-            "num_tokens": said[side, prompt.ids].num_tokens,
-            "finish": said[side, prompt.ids].finish,
-        }
+        answer_row(
+            said[side, prompt.ids].text,
+            asked.request.transform.codec,
+            variant=prompt.variant,
+            prompt=prompt.prompt,
+            side=side,
+            asked=prompt.said,
+            prefill=prompt.prefill,
+            num_tokens=said[side, prompt.ids].num_tokens,
+            finish=said[side, prompt.ids].finish,
+        )
         for prompt in asked.prompts
         for side in SIDES
     ]
