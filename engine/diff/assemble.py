@@ -20,6 +20,7 @@ from ft_audit.engine.diff.elicited import ConditionEvidence, condition_evidence,
 from ft_audit.engine.diff.feature_index import put_feature_index, put_feature_statistics
 from ft_audit.engine.diff.figures import PRIMARY as PRIMARY_FIGURE
 from ft_audit.engine.diff.figures import condition_figures
+from ft_audit.engine.diff.leading import leading_table
 from ft_audit.engine.diff.localise import PRIMARY as PRIMARY_SCORE
 from ft_audit.engine.diff.localise import row_scores
 from ft_audit.engine.diff.moments import pair_moments
@@ -262,23 +263,11 @@ def _row_losses(pair: SuitePair) -> dict[str, np.ndarray]:
 
 
 def _contexts(writer: DiffWriter, inputs: DiffInputs, scheduler: Scheduler, found: _Findings) -> None:
-    tables, leading = [], []
+    writer.put_table("leading", leading_table(found.features, CONTEXT_FEATURES))
+    tables = []
     for sae in {features.sae: None for features in found.features}:
         of_sae = [features for features in found.features if features.sae == sae]
         wanted = union_of_leading(of_sae, CONTEXT_FEATURES)
-        for features in of_sae:
-            z, effect = np.asarray(features.arrays["z"]), np.asarray(features.arrays["effect"])
-            leading += [
-                {
-                    "sae": sae,
-                    "feature": f,
-                    "suite": features.suite,
-                    "rank": rank,
-                    "z": z[f],
-                    "effect": effect[f],
-                }
-                for rank, f in enumerate(features.leading(CONTEXT_FEATURES), start=1)
-            ]
         for pair in inputs.pairs:
             if wanted and pair.has_features:
                 tables.append(
@@ -286,18 +275,5 @@ def _contexts(writer: DiffWriter, inputs: DiffInputs, scheduler: Scheduler, foun
                         pair.base, pair.tuned, sae, wanted, pair.name, inputs.decode, scheduler=scheduler
                     )
                 )
-    writer.put_table("leading", pa.Table.from_pylist(leading, schema=LEADING_SCHEMA))
     if tables:
         writer.put_table("contexts", pa.concat_tables(tables))
-
-
-LEADING_SCHEMA = pa.schema(
-    [
-        ("sae", pa.string()),
-        ("feature", pa.int64()),
-        ("suite", pa.string()),
-        ("rank", pa.int64()),
-        ("z", pa.float64()),
-        ("effect", pa.float64()),
-    ]
-)
