@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from ft_audit.engine.cluster import Scheduler, local_cluster, open_scheduler
 from ft_audit.engine.config import AuditConfig
-from ft_audit.engine.precompute.observe import Clock
+from ft_audit.engine.precompute.clock import Clock
 from ft_audit.engine.precompute.passes import Pass, Side, plan_passes
 from ft_audit.engine.precompute.plan import Job, Machine, open_job
 from ft_audit.engine.precompute.work import SegmentDone, SegmentWork, Workshop

@@ -4,17 +4,15 @@ Shapes: P prompts of the batch, T real tokens of the batch, K tokens of them tha
 of the residual stream, W width of a hook, F features, N non-zeros.
 """
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ft_audit.engine.precompute.clock import Clock
 from ft_audit.engine.runners.forward import Forward
 from ft_audit.engine.store import SegmentData
 from ft_audit.engine.store.segment import FeatureRows
@@ -30,8 +28,6 @@ from ft_audit.sae.jumprelu_sae import JumpReluSae
 MASSIVE = 10.0
 STREAM_SITES = ("resid_pre", "resid_mid", "resid_post")  # what a sublayer adds varies by more than that
 FINAL = "final"  # the name of what the output head reads, among the stored token arrays
-
-Part = Literal["forward", "encode", "evidence", "pair", "read", "wait"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,34 +49,6 @@ class Reader:
     def target(self, hooks: Mapping[str, Tensor]) -> Tensor:
         """Return what it reconstructs of these activations [T, O]: what it reads, but for a transcoder."""
         return _side_by_side(hooks, self.sae.spec.outputs)
-
-
-@dataclass(slots=True)
-class Clock:
-    """Seconds spent in each part of the job; the device is waited for at each boundary."""
-
-    forward: float = 0.0
-    encode: float = 0.0
-    evidence: float = 0.0
-    pair: float = 0.0
-    read: float = 0.0
-    """Reading the base's activations back from the store."""
-    wait: float = 0.0
-    """Nothing computed: waiting for the next batch's ids, or for the segment before to be written."""
-
-    def add(self, other: "Clock") -> None:
-        """Add another clock's seconds to this one's."""
-        for name in self.__slots__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-
-    @contextmanager
-    def time(self, part: Part, device: torch.device | None = None) -> Iterator[None]:
-        """Count the block's seconds to one part."""
-        started = time.perf_counter()
-        yield
-        if device is not None and device.type == "cuda":
-            torch.cuda.synchronize(device)
-        setattr(self, part, getattr(self, part) + time.perf_counter() - started)
 
 
 @dataclass(frozen=True, slots=True)

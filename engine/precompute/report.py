@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ft_audit.engine.config import computed_json
+from ft_audit.engine.precompute.clock import Clock
 from ft_audit.engine.precompute.execute import Written
-from ft_audit.engine.precompute.observe import Clock
 from ft_audit.engine.precompute.passes import Pass, PlannedRun, all_runs, diff_id
 from ft_audit.engine.precompute.plan import Job, protocol
 from ft_audit.engine.store import RunReader

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ft_audit.engine.models.load import DTYPES
+from ft_audit.engine.precompute.clock import Clock
 from ft_audit.engine.precompute.observe import (
     FINAL,
     BatchView,
-    Clock,
     Reader,
     SegmentBuilder,
     SideBatch,

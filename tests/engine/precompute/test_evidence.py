@@ -11,7 +11,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ft_audit.engine.precompute.observe import MASSIVE, Clock, SegmentBuilder, observe, view_batch
+from ft_audit.engine.precompute.clock import Clock
+from ft_audit.engine.precompute.observe import MASSIVE, SegmentBuilder, observe, view_batch
 from ft_audit.engine.runners.forward import HookPoint
 from ft_audit.engine.runners.hf import HfRunner
 from ft_audit.engine.store import decode_bf16

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ft_audit.engine.precompute.observe import Clock
+from ft_audit.engine.precompute.clock import Clock
 from ft_audit.engine.precompute.passes import plan_passes
 from ft_audit.engine.precompute.plan import open_job
 from ft_audit.engine.precompute.runners import HfPairRunners
