@@ -40,7 +40,8 @@ def fit_weights(
     lipschitz = float(np.linalg.norm(x_MS * np.sqrt(weight_M)[:, None], 2) ** 2 / 4 + 2 * shrinkage)
     w_S, moving_S, momentum = target_S.copy(), target_S.copy(), 1.0
     for _ in range(STEPS):
-        margin_M = np.clip(label_M * (x_MS @ moving_S), -30, 30)
+        # Two plain functions are twice as fast as numpy's clip on so few numbers.
+        margin_M = np.minimum(np.maximum(label_M * (x_MS @ moving_S), -30.0), 30.0)
         slope_M = -weight_M * label_M / (1 + np.exp(margin_M))
         gradient_S = x_MS.T @ slope_M + 2 * penalty_S * (moving_S - target_S)
         after_S = moving_S - gradient_S / lipschitz

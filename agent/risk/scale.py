@@ -67,10 +67,13 @@ def spread(x_MS: FloatArray) -> FloatArray:
 
 def _middle(x_MS: FloatArray) -> FloatArray:
     """Return the medians of what is known [S]; 0 for a scalar that no member has."""
-    some_S = np.isfinite(x_MS).any(axis=0)
-    middle_S = np.zeros(x_MS.shape[1])
-    middle_S[some_S] = np.nanmedian(x_MS[:, some_S], axis=0)
-    return middle_S
+    # Several times as fast as numpy's nanmedian, which evaluations call a hundred thousand times.
+    sorted_MS = np.sort(x_MS, axis=0)  # what is unknown comes last
+    known_S = (~np.isnan(x_MS)).sum(axis=0)
+    scalars_S = np.arange(x_MS.shape[1])
+    low_S, high_S = np.maximum(known_S - 1, 0) // 2, known_S // 2
+    middle_S = (sorted_MS[low_S, scalars_S] + sorted_MS[np.minimum(high_S, len(x_MS) - 1), scalars_S]) / 2
+    return np.where(known_S > 0, middle_S, 0.0)
 
 
 def _mean(x_MS: FloatArray) -> FloatArray:
