@@ -126,7 +126,11 @@ def _variance(sum_F: FloatArray, sumsq_F: FloatArray, num: int) -> FloatArray:
 
 
 def _interval(difference: FloatArray, error: FloatArray, freedom: FloatArray) -> Interval:
-    still = error == 0
-    t = np.where(still, np.nan, difference / np.where(still, 1.0, error))
-    margin = upper_point(freedom) * error
-    return Interval(difference, difference - margin, difference + margin, two_sided_p(t, freedom), t)
+    difference, error, freedom = np.broadcast_arrays(difference, error, freedom)
+    t, p, margin = np.full(error.shape, np.nan), np.full(error.shape, np.nan), np.zeros(error.shape)
+    # Of a large dictionary's features few fire in the prompts of two groups, and the tails take long.
+    moved = error > 0
+    t[moved] = difference[moved] / error[moved]
+    p[moved] = two_sided_p(t[moved], freedom[moved])
+    margin[moved] = upper_point(freedom[moved]) * error[moved]
+    return Interval(difference, difference - margin, difference + margin, p, t)
