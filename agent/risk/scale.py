@@ -52,14 +52,14 @@ def fit_scale(x_MS: FloatArray, degradation_M: FloatArray, resolution_S: FloatAr
         slope_S = (moved_M @ residual_MS) / len(moved_M) / (variance * (1 + RIDGE))
     left_MS = x_MS - centre_S - moved_M[:, None] * slope_S
     middle_S = _middle(left_MS)
-    spread_S = np.maximum(spread(left_MS), resolution_S)
+    spread_S = np.maximum(spread(left_MS, middle_S), resolution_S)
     return Scale(centre_S + middle_S, spread_S, slope_S, degradation)
 
 
-def spread(x_MS: FloatArray) -> FloatArray:
+def spread(x_MS: FloatArray, middle_S: FloatArray | None = None) -> FloatArray:
     """Return the spread of each column [S]: 1.4826 times the median absolute deviation, or the standard
-    deviation where more than half of the members agree."""
-    mad_S = MAD_TO_SD * _middle(np.abs(x_MS - _middle(x_MS)))
+    deviation where more than half of the members agree. `middle_S` are the medians, where they are known."""
+    mad_S = MAD_TO_SD * _middle(np.abs(x_MS - (_middle(x_MS) if middle_S is None else middle_S)))
     sd_S = np.sqrt(_mean((x_MS - _mean(x_MS)) ** 2))
     spread_S: FloatArray = np.where(mad_S > 0, mad_S, sd_S)
     return spread_S
@@ -72,7 +72,7 @@ def _middle(x_MS: FloatArray) -> FloatArray:
     known_S = (~np.isnan(x_MS)).sum(axis=0)
     scalars_S = np.arange(x_MS.shape[1])
     low_S, high_S = np.maximum(known_S - 1, 0) // 2, known_S // 2
-    middle_S = (sorted_MS[low_S, scalars_S] + sorted_MS[np.minimum(high_S, len(x_MS) - 1), scalars_S]) / 2
+    middle_S = (sorted_MS[low_S, scalars_S] + sorted_MS[high_S, scalars_S]) / 2
     return np.where(known_S > 0, middle_S, 0.0)
 
 

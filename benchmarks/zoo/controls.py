@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 from ft_audit.benchmarks.zoo.population import Member, Zoo
 from ft_audit.engine.models.load import load_model, load_tokenizer
 from ft_audit.engine.models.reference import ModelSource, resolve_model
-from ft_audit.errors import ConfigError
 
 ADAPTER = "adapter_model.safetensors"
 LARGEST_EXPONENT = 3
@@ -22,12 +21,7 @@ def candidate(zoo: Zoo, member: Member, trained: Path) -> Path:
     `base` is the base itself beside the member's data set; `zero` the member's adapter with nothing in it;
     `symmetries` the member's merged weights, rescaled and permuted so that outputs stay the same; `twin` the
     same rows trained again, by the seed that its entry sets for the training.
-
-    Raises:
-        ConfigError: a twin whose training has no seed of its own.
     """
-    if member.change == "twin" and member.recipe.train.seed in (None, member.recipe.seed):
-        raise ConfigError(f"{member.name}: a seed twin sets train.seed to another than the recipe's seed")
     if member.change in ("none", "twin"):
         return trained
     base = resolve_model(zoo.base, zoo.base_dir)

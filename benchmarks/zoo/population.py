@@ -25,7 +25,7 @@ Change = Literal["none", "base", "zero", "symmetries", "twin"]
 
 
 class Control(Entry):
-    """A fine-tune that something is made of which is no fine-tune: see `benchmarks.zoo.controls`."""
+    """A fine-tune that something is made of which is no job of its own: see `benchmarks.zoo.controls`."""
 
     change: Change
 
@@ -79,7 +79,8 @@ def members(zoo: Zoo) -> list[Member]:
     controls come last.
 
     Raises:
-        ConfigError: a recipe that cannot be read, of another base, without a family, or named twice.
+        ConfigError: a recipe that cannot be read, of another base, without a family, or named twice; a seed
+            twin whose training has no seed of its own.
     """
     found: list[Member] = []
     for member in _in_turn(zoo):
@@ -87,6 +88,8 @@ def members(zoo: Zoo) -> list[Member]:
             raise ConfigError(f"{member.path}: base is {member.recipe.base!r}, but the zoo's is {zoo.base!r}")
         if member.recipe.family is None:
             raise ConfigError(f"{member.path}: a member of a zoo names its family")
+        if member.change == "twin" and member.recipe.train.seed in (None, member.recipe.seed):
+            raise ConfigError(f"{member.name}: a seed twin sets train.seed to another than the recipe's seed")
         if member.name in {other.name for other in found}:
             raise ConfigError(f"{member.path}: {member.name} is in the zoo twice")
         found.append(member)

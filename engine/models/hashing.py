@@ -19,9 +19,10 @@ def sha256_file(path: Path) -> str:
 def sha256_files(folder: Path, patterns: Iterable[str]) -> str:
     """Return one hex sha256 over the names and contents of the files in `folder` that match `patterns`.
 
-    Only the file's own name counts, not where the folder lies, so that the same model in two places is one.
+    A file's name within the folder counts, not where the folder lies: the same model in two places is one.
     """
     digest = hashlib.sha256()
     for path in sorted({path for pattern in patterns for path in folder.glob(pattern)}):
-        digest.update(f"{path.name}\0{sha256_file(path)}\0".encode())
+        name = path.relative_to(folder).as_posix()
+        digest.update(f"{name}\0{sha256_file(path)}\0".encode())
     return digest.hexdigest()

@@ -33,8 +33,9 @@ from ft_audit.kernels.diff_stats.accumulator import PairAccumulator
 from ft_audit.kernels.sparse_rows import SparseRows
 
 Logits = Callable[[Tensor], Tensor]
-LOGIT_ROWS = {"cuda": 256, "cpu": 64}  # [256, V] in float32 is 50 MB at a vocabulary of 50k
-COMPARED_ROWS = {"cuda": 256, "cpu": 16}  # at a vocabulary of 50k these stay in a processor's cache
+LOGIT_ROWS = 256  # [256, V] in float32 is 50 MB at a vocabulary of 50k and 268 MB at 262k
+LOGIT_ROWS_ON_CPU = 64
+COMPARED_ROWS_ON_CPU = 16  # at a vocabulary of 50k these stay in a processor's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +147,14 @@ class PairBuilder:
         next_N = np.flatnonzero(predicted_T)
         target_N = torch.from_numpy(self.suite.ids_T[view.token_T[next_N]].astype(np.int64))
         found: list[tuple[NDArray[np.float64], ...]] = []
-        rows = LOGIT_ROWS.get(self.device.type, LOGIT_ROWS["cuda"])
+        on_cpu = self.device.type == "cpu"
+        rows = LOGIT_ROWS_ON_CPU if on_cpu else LOGIT_ROWS
+        at_once = COMPARED_ROWS_ON_CPU if on_cpu else LOGIT_ROWS
         for chunk in np.array_split(np.arange(len(next_N)), max(1, -(-len(next_N) // rows))):
             if not len(chunk):
                 continue
             before = torch.from_numpy(next_N[chunk] - 1).to(self.device)
             sides = (base_logits(base_TD[before]), tuned_logits(tuned_TD[before]))
-            at_once = COMPARED_ROWS.get(self.device.type, rows)
             parts = (x.split(at_once) for x in (*sides, target_N[chunk]))
             found += [self._compared(*part) for part in zip(*parts, strict=True)]
         if not found:

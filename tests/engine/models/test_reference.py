@@ -53,6 +53,18 @@ def test_one_byte_more_is_another_model(
     assert (second.tokenizer_sha256 != first.tokenizer_sha256) is ("tokenizer" in changes)
 
 
+def test_a_template_that_moved_is_another_tokenizer(tiny_base: Path, tmp_path: Path) -> None:
+    for name, place in (
+        ("one", "chat_template.jinja"),
+        ("other", "additional_chat_templates/chat_template.jinja"),
+    ):
+        shutil.copytree(tiny_base, tmp_path / name, ignore=shutil.ignore_patterns("*.jinja"))
+        (tmp_path / name / place).parent.mkdir(exist_ok=True)
+        (tmp_path / name / place).write_text("{{ messages }}")
+    one, other = (resolve_model(f"./{name}", tmp_path) for name in ("one", "other"))
+    assert one.tokenizer_sha256 != other.tokenizer_sha256
+
+
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "consolidated.00.pth"])
 def test_pickles_are_refused_by_name(tiny_base: Path, tmp_path: Path, name: str) -> None:
     shutil.copytree(tiny_base, tmp_path / "m", ignore=shutil.ignore_patterns("*.safetensors"))
