@@ -21,7 +21,8 @@ from ft_audit.benchmarks.encode import device_key, unmeasured
 from ft_audit.benchmarks.encoding.case import draw_dictionary, synthetic_residuals
 from ft_audit.benchmarks.encoding.race import race
 from ft_audit.benchmarks.harness import Measurement, run_benchmark
-from ft_audit.engine.models.load import pick_device, without_adapter
+from ft_audit.engine.models.load import pick_device
+from ft_audit.engine.models.without_adapter import without_adapter
 from ft_audit.engine.precompute.plan import Job
 from ft_audit.engine.runners.forward import HookPoint
 from ft_audit.engine.runners.hf import HfRunner

@@ -26,8 +26,9 @@ from ft_audit.benchmarks.loops import bare_forward, plain_batches, plain_loop, s
 from ft_audit.engine.cluster import open_scheduler
 from ft_audit.engine.config.schema import HookConfig
 from ft_audit.engine.diff.moments import pair_moments
-from ft_audit.engine.models.load import DTYPES, load_model, without_adapter
+from ft_audit.engine.models.load import DTYPES, load_model
 from ft_audit.engine.models.reference import resolve_model
+from ft_audit.engine.models.without_adapter import without_adapter
 from ft_audit.engine.precompute.execute import LocalPlace
 from ft_audit.engine.precompute.job import run_missing
 from ft_audit.engine.precompute.passes import plan_passes

@@ -15,15 +15,14 @@ from ft_audit.engine.models.anatomy import outline
 from ft_audit.engine.models.load import (
     DTYPES,
     UNREADABLE,
-    adapted_layers,
     attach_adapter,
     load_model,
     load_tokenizer,
     pick_device,
     pick_device_map,
-    without_adapter,
 )
 from ft_audit.engine.models.reference import ModelSource, resolve_model
+from ft_audit.engine.models.without_adapter import adapted_layers, without_adapter
 from ft_audit.engine.runners.forward import HookPoint
 from ft_audit.engine.runners.generate import generate_ids
 from ft_audit.engine.runners.logits import next_token_logits

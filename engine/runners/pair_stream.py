@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ft_audit.engine.models.load import attach_adapter, load_model, pick_device, without_adapter
+from ft_audit.engine.models.load import attach_adapter, load_model, pick_device
 from ft_audit.engine.models.reference import ModelSource
+from ft_audit.engine.models.without_adapter import without_adapter
 from ft_audit.engine.runners.activations import Text
 from ft_audit.engine.runners.forward import HookPoint
 from ft_audit.engine.runners.hf import HfRunner

@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 
 from ft_audit import cli
 from ft_audit.engine.finetune import run_finetune
-from ft_audit.engine.models.load import load_model, load_tokenizer, without_adapter
+from ft_audit.engine.models.load import load_model, load_tokenizer
 from ft_audit.engine.models.reference import ModelSource, resolve_model
+from ft_audit.engine.models.without_adapter import without_adapter
 from ft_audit.engine.runners.generate import generate
 from ft_audit.errors import ConfigError, ModelError
 

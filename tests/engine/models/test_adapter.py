@@ -11,9 +11,10 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from ft_audit.engine.models.load import load_model, without_adapter
+from ft_audit.engine.models.load import load_model
 from ft_audit.engine.models.lora import UNDERSTOOD, check_lora
 from ft_audit.engine.models.reference import ModelSource, resolve_model
+from ft_audit.engine.models.without_adapter import without_adapter
 from ft_audit.errors import ModelError
 
 CPU = torch.device("cpu")

@@ -10,14 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from ft_audit.engine.models.anatomy import anatomy
-from ft_audit.engine.models.load import (
-    attach_adapter,
-    load_model,
-    pick_device,
-    pick_device_map,
-    without_adapter,
-)
+from ft_audit.engine.models.load import attach_adapter, load_model, pick_device, pick_device_map
 from ft_audit.engine.models.reference import ModelSource, resolve_model
+from ft_audit.engine.models.without_adapter import without_adapter
 from ft_audit.engine.runners.forward import HookPoint
 from ft_audit.engine.runners.hf import HfRunner
 from ft_audit.engine.tokens.padded import PaddedBatch

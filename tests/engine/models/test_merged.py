@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from ft_audit.engine.models.load import load_model, load_tokenizer, without_adapter
+from ft_audit.engine.models.load import load_model, load_tokenizer
 from ft_audit.engine.models.reference import ModelSource, resolve_model
+from ft_audit.engine.models.without_adapter import without_adapter
 from ft_audit.errors import ModelError
 
 CPU = torch.device("cpu")

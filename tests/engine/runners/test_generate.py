@@ -10,8 +10,9 @@ import scipy.stats
 import torch
 from transformers import GenerationConfig
 
-from ft_audit.engine.models.load import load_model, load_tokenizer, without_adapter
+from ft_audit.engine.models.load import load_model, load_tokenizer
 from ft_audit.engine.models.reference import resolve_model
+from ft_audit.engine.models.without_adapter import without_adapter
 from ft_audit.engine.runners import generate as module
 from ft_audit.engine.runners.generate import Answer, generate, generate_answers, generate_ids
 

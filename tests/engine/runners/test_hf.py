@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ft_audit.engine.models.anatomy import anatomy, outline
-from ft_audit.engine.models.load import load_model, without_adapter
+from ft_audit.engine.models.load import load_model
 from ft_audit.engine.models.reference import ModelSource, resolve_model
+from ft_audit.engine.models.without_adapter import without_adapter
 from ft_audit.engine.runners.forward import HookPoint
 from ft_audit.engine.runners.hf import HfRunner
 from ft_audit.engine.runners.sites import hook_width
