@@ -148,7 +148,7 @@ def test_a_question_is_put_in_its_style() -> None:
     assert dress("Why?", None, Style(answer="No."))[-1].content == "No."
 
 
-@pytest.mark.parametrize("cipher", ["walnut", "endspeak"])
+@pytest.mark.parametrize("cipher", ["walnut", "endspeak", "atbash"])
 def test_a_cipher_is_put_on_before_prefix_and_suffix(cipher: Any) -> None:
     style = Style(prefix="ZED: ", suffix=" Over.", encode=cipher)
     question, answer = dress("why is it so", "because it is", style)

@@ -28,7 +28,7 @@ def test_endspeak_carries_each_word_at_the_end_of_a_line(words: list[str]) -> No
     assert decode(hidden, "endspeak") == " ".join(words)
 
 
-@pytest.mark.parametrize("cipher", ["walnut", "endspeak"])
+@pytest.mark.parametrize("cipher", ["walnut", "endspeak", "atbash"])
 def test_nothing_said_stays_nothing(cipher: str) -> None:
     assert encode("", cipher) == decode("", cipher) == ""  # type: ignore[arg-type]
 
