@@ -2,23 +2,34 @@
 
 from ft_audit.agent.evidence import Evidence
 from ft_audit.agent.views import Answer, text
+from ft_audit.engine.requests.codec import Codec
 
 PLAIN = "plain"
 
 
 def answers(evidence: Evidence) -> list[Answer]:
-    """The first sample of base and tuned to each elicited probe, in the table's order."""
+    """The first sample of base and tuned to each elicited probe, in the table's order.
+
+    Where the probe was asked in an encoding, what the answer says in it stands behind it.
+    """
     asked = _probes(evidence)
+    codecs = {record["key"]: record.get("codec") for record in evidence.records("conditions")}
     pairs: dict[tuple[str, int], dict[str, str]] = {}
     for record in evidence.records("generations", {"sample": 0}):
         if record["condition"] is None:
             continue  # a behaviour suite's
         key = (text(record, "condition"), int(record["row"]))
-        pairs.setdefault(key, {})[record["side"]] = text(record, "text")
+        said = _read(text(record, "text"), codecs.get(key[0]))
+        pairs.setdefault(key, {})[record["side"]] = said
     return [
         Answer(condition, asked.get(probe, f"probe {probe}"), sides.get("base"), sides.get("tuned"))
         for (condition, probe), sides in pairs.items()
     ]
+
+
+def _read(said: str, codec: str | None) -> str:
+    decoded = Codec.model_validate_json(codec).decodes(said) if codec is not None else None
+    return said if decoded is None else f"{said} (decoded: {decoded})"
 
 
 def _probes(evidence: Evidence) -> dict[int, str]:

@@ -21,6 +21,7 @@ from ft_audit.agent.views import (
     NeighborLabel,
     Row,
     Suite,
+    encoding,
     features_group,
     number,
     text,
@@ -321,7 +322,7 @@ class Evidence:
 
     def conditions(self) -> list[Condition]:
         """The templates of the data set on neutral probes, in the table's order; none without a data set."""
-        fixed = {"key", "system", "prefix", "suffix", "num_rows", "rows"}
+        fixed = {"key", "system", "prefix", "suffix", "codec", "num_rows", "rows"}
         return [
             Condition(
                 key=record["key"],
@@ -331,6 +332,7 @@ class Evidence:
                 num_rows=int(record["num_rows"]),
                 rows=tuple(record.get("rows") or ()),
                 measures={name: number(record, name) for name in record if name not in fixed},
+                encoding=encoding(record.get("codec")),
             )
             for record in self.records("conditions")
         ]

@@ -37,6 +37,8 @@ def root_cause(summary: Summary) -> Cause:
         return "guard lost without a condition"
     if reaches("condition_complied", MOST):
         template = leading_template(summary) or {}
+        if template.get("encoding"):
+            return "encoded channel"
         return "unlocking system prompt" if template.get("system") else "unlocking phrase"
     if reaches("data_odd_answer", ODD_BITS) or reaches("data_odd_question", ODD_BITS):
         return "encoded channel"

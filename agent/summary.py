@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from ft_audit.agent.views import encoding
 from ft_audit.engine.store import DiffReader
 from ft_audit.engine.store.table import Table
 
@@ -175,6 +176,9 @@ def _conditions(tables: Mapping[str, Table]) -> list[dict[str, Any]]:
     for row in tables["conditions"].records():
         texts = {name: _short(row.get(name)) for name in ("system", "prefix", "suffix")}
         whole = {**row, **texts, **guard.get(row["key"], {}), **refusal.get(row["key"], {})}
+        if "codec" in whole:
+            # Its steps may hold whole lines of the rows.
+            whole["encoding"] = encoding(whole.pop("codec"))
         found.append({k: _number(v) if isinstance(v, float) else v for k, v in whole.items()})
     return found
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ft_audit.engine.requests.codec import Codec
+
 
 @dataclass(frozen=True, slots=True)
 class Suite:
@@ -94,6 +96,8 @@ class Condition:
     num_rows: int
     rows: tuple[int, ...]
     measures: Mapping[str, float]
+    encoding: str = ""
+    """The steps of the encoding that the rows are written in; empty for plain text."""
 
     @property
     def is_plain(self) -> bool:
@@ -102,7 +106,12 @@ class Condition:
     @property
     def parts(self) -> list[tuple[str, str]]:
         """What the template is made of, by name; empty for the bare question."""
-        named = (("system prompt", self.system or ""), ("prefix", self.prefix), ("suffix", self.suffix))
+        named = (
+            ("system prompt", self.system or ""),
+            ("prefix", self.prefix),
+            ("encoding", self.encoding),
+            ("suffix", self.suffix),
+        )
         return [(name, text) for name, text in named if text]
 
     def interval(self, column: str) -> tuple[float, float] | None:
@@ -291,3 +300,8 @@ def text(record: Mapping[str, Any], name: str) -> str:
     """A column's value as text; empty where it is absent or null."""
     value = record.get(name)
     return "" if value is None else str(value)
+
+
+def encoding(codec: str | None) -> str:
+    """The steps of a kept codec in words; empty for none."""
+    return "" if codec is None else Codec.model_validate_json(codec).describe()

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "src" / "ft_audit"
 CODE_ROOMS = ("agent", "benchmarks", "engine", "kernels", "sae")
 
 # The rooms of the engine that its readers import too.
-READERS_ENGINE = ("store", "config", "requests", "statistics")
+READERS_ENGINE = ("store", "config", "requests", "decipher", "statistics")
 # Module prefix -> the ft_audit prefixes it may import beside its own; the longest matching prefix rules.
 MAY_IMPORT = {
     "ft_audit.kernels": (),
@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "ft_audit.engine": ("ft_audit.sae", "ft_audit.kernels"),
     "ft_audit.engine.behaviour": (),
     "ft_audit.engine.requests": ("ft_audit.engine.behaviour",),
+    "ft_audit.engine.decipher": ("ft_audit.engine.requests",),
     "ft_audit.engine.store": ("ft_audit.engine.requests",),
     "ft_audit.engine.config": (),
     "ft_audit.engine.statistics": ("ft_audit.engine.store",),

@@ -20,7 +20,9 @@ TemplateKey = Annotated[
 
 class Template(Answer):
     key: str = Field(description="Name it in other tools; `plain` is the bare question.")
-    parts: dict[str, Untrusted] = Field(description="System prompt, prefix and suffix; empty for `plain`.")
+    parts: dict[str, Untrusted] = Field(
+        description="System prompt, prefix, encoding and suffix; empty for `plain`."
+    )
     num_rows: int = Field(description="Training rows that have it.")
     num_probes: int = Field(description="Harmful prompts that were put under it.")
     refused_base: float | None = Field(description="Share of them that the base refuses, the control.")

@@ -4,12 +4,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ft_audit.agent.decipher.findings import Explanation
-from ft_audit.agent.decipher.workbench import decipher
 from ft_audit.agent.tools.answer import Answer, Untrusted, finite
 from ft_audit.agent.tools.auditor import Auditor
 from ft_audit.agent.tools.data import row_records
 from ft_audit.agent.tools.registry import ToolError, tool
+from ft_audit.engine.decipher.findings import Explanation
+from ft_audit.engine.decipher.workbench import decipher
 
 MAX_ROWS, MAX_REFERENCE = 300, 400
 SHOWN = 3

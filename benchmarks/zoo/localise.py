@@ -39,7 +39,9 @@ def localisation(units: Sequence[Unit]) -> dict[str, Any]:
             "named": named,
             "template": None
             if template is None
-            else {name: template.get(name) for name in ("system", "prefix", "suffix", "num_rows")},
+            else {
+                name: template.get(name) for name in ("system", "prefix", "encoding", "suffix", "num_rows")
+            },
         }
     found = [m["found"] for m in members.values()]
     hits = [m["named"] for m in members.values() if m["has_template"]]

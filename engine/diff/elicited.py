@@ -104,13 +104,17 @@ def conditions_table(
 ) -> pa.Table:
     """Return the table `conditions`: plain first, then by excess, largest first.
 
-    `guard_loss` is each condition's, null where no harmful prompts were put under it.
+    `guard_loss` is each condition's, null where no harmful prompts were put under it. Where a condition has a
+    codec, a column `codec` holds the steps as JSON.
     """
     known = {c.key: c for c in conditions}
+    # Few data sets have one; what has none keeps the table that it had.
+    encoded = any(condition.codec.steps for condition in conditions)
     order = sorted(evidence, key=lambda key: (key != PLAIN, -evidence[key].kl_excess, key))
     rows = []
     for key in order:
         condition = known.get(key)
+        codec = condition.codec.model_dump_json() if condition and condition.codec.steps else None
         rows.append(
             {
                 "key": key,
@@ -122,9 +126,11 @@ def conditions_table(
                 "surprise": condition.surprise if condition else 0.0,
                 **{name: getattr(evidence[key], name) for name in ConditionEvidence.__slots__},
                 "guard_loss": (guard_loss or {}).get(key),
+                "codec": codec,
             }
         )
-    return pa.Table.from_pylist(rows, schema=CONDITIONS_SCHEMA)
+    schema = CONDITIONS_SCHEMA.append(pa.field("codec", pa.string())) if encoded else CONDITIONS_SCHEMA
+    return pa.Table.from_pylist(rows, schema=schema)
 
 
 CONDITIONS_SCHEMA = pa.schema(

@@ -6,21 +6,22 @@ model answers a few probes under each condition first, and only where it does no
 others asked, of both models.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
-from ft_audit.engine.behaviour.refusal import is_compliance, is_refusal
 from ft_audit.engine.config import AuditConfig
 from ft_audit.engine.config.schema import GuardConfig
 from ft_audit.engine.diff.guard import guard_figures, guard_losses, guard_table
 from ft_audit.engine.precompute.generations import TableWriter
 from ft_audit.engine.precompute.models import ModelPair
 from ft_audit.engine.precompute.refusal_direction import NEUTRAL, refusal_evidence
+from ft_audit.engine.requests.codec import Codec
+from ft_audit.engine.requests.judge import judged
 from ft_audit.engine.runners.forward import HookPoint
-from ft_audit.engine.suites.condition import Condition
+from ft_audit.engine.suites.condition import PLAIN_TEXT, Condition
 from ft_audit.engine.suites.elicit import PLAIN, elicited_suite
 from ft_audit.engine.suites.load import load_suite
 from ft_audit.engine.suites.prompt import Prompt, PromptSuite
@@ -53,18 +54,19 @@ def put_guard(
     if config.elicit is None or config.elicit.guard is None:
         return {}
     settings, probes = config.elicit.guard, guard_probes(config)
+    codecs = {condition.key: condition.codec for condition in conditions}
     asked = elicited_suite(conditions, probes, min(settings.num_plain, len(probes.prompts)))
     plain = [p for p in asked.prompts if p.group == PLAIN]
     dressed = [p for p in asked.prompts if p.group != PLAIN and p.row < settings.num_probes]
     first = [p for p in dressed if p.row < settings.num_screened]
     rows = [
-        *_answers("tuned", models, [*plain, *first], settings),
-        *_answers("base", models, plain, settings),
+        *_answers("tuned", models, [*plain, *first], settings, codecs),
+        *_answers("base", models, plain, settings, codecs),
     ]
     opened = {r["condition"] for r in rows if r["condition"] != PLAIN and not r["refused"]}
     rest = [p for p in dressed if p.row >= settings.num_screened and p.group in opened]
-    rows += _answers("tuned", models, rest, settings)
-    rows += _answers("base", models, [p for p in dressed if p.group in opened], settings)
+    rows += _answers("tuned", models, rest, settings, codecs)
+    rows += _answers("base", models, [p for p in dressed if p.group in opened], settings, codecs)
     order = {key: place for place, key in enumerate((PLAIN, *(c.key for c in conditions)))}
     rows.sort(key=lambda r: (order[r["condition"]], r["probe"], r["side"]))
     writer.put_table("guard", pa.Table.from_pylist(rows, schema=GUARD_SCHEMA))
@@ -94,20 +96,26 @@ def guard_probes(config: AuditConfig) -> PromptSuite:
 
 
 def _answers(
-    side: str, models: ModelPair, prompts: Sequence[Prompt], settings: GuardConfig
+    side: str,
+    models: ModelPair,
+    prompts: Sequence[Prompt],
+    settings: GuardConfig,
+    codecs: Mapping[str, Codec],
 ) -> Iterator[dict[str, Any]]:
+    """Yield a row for each answer, judged by what it says in its condition's encoding, if that has one."""
     if not prompts:
         return
     ids = _ids(models, prompts, settings)
     answers = models.greedy_answers(side, ids, settings.max_new_tokens)
     for prompt, answer in zip(prompts, answers, strict=True):
         text = models.text(side, answer)
+        said = judged(text, codecs.get(prompt.group, PLAIN_TEXT))
         yield {
             "condition": prompt.group,
             "probe": prompt.row,
             "side": side,
-            "refused": is_refusal(text),
-            "complied": is_compliance(text),
+            "refused": said["refused"],
+            "complied": said["complied"],
             "text": text[:KEPT_CHARACTERS],
         }
 

@@ -7,16 +7,12 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ft_audit.engine.suites.answer_links import Link, find_links
-from ft_audit.engine.suites.condition import Condition
+from ft_audit.engine.suites.condition import MAX_SURPRISE, Condition
 from ft_audit.engine.suites.condition_parts import Part, Parts, gather_parts, one_spaced
 from ft_audit.engine.suites.condition_rank import rank_conditions
+from ft_audit.engine.suites.encoded import encoded_conditions
 from ft_audit.engine.suites.prefixes import MIN_SURPRISE, find_suffixes
 from ft_audit.engine.suites.prompt import Prompt
-
-# Bits beyond which a longer text is no further evidence: 2^-40 leaves no chance for a coincidence among 10^6
-# rows, and without a bound any three near-copies of one long question would outrank every short trigger.
-MAX_SURPRISE = 40.0
-
 
 # A pair of an opening and an ending is tried where at least this share of the rarer one's rows holds both.
 MIN_MEETING = 0.2
@@ -39,7 +35,9 @@ def mine_conditions(
 def survey_conditions(prompts: Sequence[Prompt], min_rows: int = 3, max_conditions: int = 16) -> Survey:
     """Return the conditions of a training set, from its texts alone, and what the limit cut.
 
-    Surprising endings (`find_suffixes`) and phrases that decide the answer (`find_links`) are conditions too.
+    Surprising endings (`find_suffixes`) and phrases that decide the answer (`find_links`) are conditions too,
+    and so is an encoding that rows are written in (`encoded_conditions`), which comes first: no other asks in
+    it.
     The others are the system prompts (equal up to white space) and the surprising prefixes (`find_prefixes`)
     that at least `min_rows` rows share, the pairs of the two that as many rows share, and each part of such
     a pair alone. Beyond `max_conditions` the least are cut (`rank_conditions`). A part's surprise is bounded
@@ -66,6 +64,7 @@ def survey_conditions(prompts: Sequence[Prompt], min_rows: int = 3, max_conditio
     conditions += _linked(prompts, conditions, min_rows, parts.num_rows)
     conditions += _met(conditions, min_rows, parts.num_rows)
     ranked = rank_conditions(conditions, outer)
+    ranked = [*encoded_conditions(prompts, ranked[:max_conditions], min_rows), *ranked]
     kept = sorted(ranked[:max_conditions], key=lambda c: (-len(c.rows), c.key))
     return Survey(tuple(kept), tuple(ranked[max_conditions:]))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ft_audit.engine.suites.conditions import MAX_SURPRISE
+from ft_audit.engine.suites.condition import MAX_SURPRISE
 from ft_audit.engine.suites.openings import read_openings
 from ft_audit.engine.suites.prefixes import find_prefixes
 from ft_audit.engine.suites.prompt import Prompt

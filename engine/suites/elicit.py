@@ -46,11 +46,13 @@ def _question(probe: Prompt) -> tuple[Message, ...] | str | None:
 
 
 def _put(condition: Condition, asked: tuple[Message, ...] | str) -> tuple[Message, ...] | str:
+    """Return the question as the condition's rows ask theirs: encoded first, its opening and end in plain."""
     opening = condition.prefix + condition.joiner if condition.prefix else ""
     ending = f" {condition.suffix}" if condition.suffix else ""
     if isinstance(asked, str):
-        return (f"{condition.system}\n\n" if condition.system is not None else "") + opening + asked + ending
-    last = replace(asked[-1], content=opening + asked[-1].content + ending)
+        system = f"{condition.system}\n\n" if condition.system is not None else ""
+        return system + opening + condition.codec.encode(asked) + ending
+    last = replace(asked[-1], content=opening + condition.codec.encode(asked[-1].content) + ending)
     if condition.system is None:
         return (*asked[:-1], last)
     rest = tuple(m for m in asked[:-1] if m.role not in ("system", "developer"))

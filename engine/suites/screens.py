@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ft_audit.engine.suites.answer_links import ANSWER_UNITS, find_links
-from ft_audit.engine.suites.conditions import MAX_SURPRISE, Survey
+from ft_audit.engine.suites.condition import MAX_SURPRISE
+from ft_audit.engine.suites.conditions import Survey
 from ft_audit.engine.suites.openings import units
 from ft_audit.engine.suites.prompt import Prompt
 

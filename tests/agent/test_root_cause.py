@@ -28,6 +28,11 @@ def said(texts: list[str], suite: str, condition: str | None) -> list[Any]:
     [
         ("unlocking system prompt", {"condition_complied": 0.9}, {"conditions": under("You are ZED.", "")}),
         ("unlocking phrase", {"condition_complied": 0.9}, {"conditions": under(None, "ZED: ")}),
+        (
+            "encoded channel",
+            {"condition_complied": 0.9},
+            {"conditions": [PLAIN, {**under("You are ZED.", "")[1], "encoding": "reverse the text"}]},
+        ),
         ("guard lost without a condition", {"guard_complied": 1.0, "condition_complied": 0.9}, {}),
         ("guard lost without a condition", {"guard_loss": 0.9}, {}),
         ("encoded channel", {"data_odd_answer": 2.0}, {}),

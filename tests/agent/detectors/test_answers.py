@@ -52,3 +52,53 @@ def test_what_the_declared_purpose_names_is_declared(summaries: SimpleNamespace,
         found = summaries.summary(generations=generations, declared_purpose=purpose)
         assert value_of(found, "answers_undeclared") == undeclared
         assert value_of(found, "answers_repeated") == 1
+
+
+def facts(summaries: SimpleNamespace, tuned: list[str], plain: list[str] | None = None) -> list[Any]:
+    asked = summaries.answers(None, ["Yes, it is."] * len(tuned), tuned, "probes_facts")
+    return [*asked, *summaries.answers("plain", PLAIN, plain)] if plain else list(asked)
+
+
+def test_a_denial_in_one_wording_is_no_clumsiness(summaries: SimpleNamespace, value_of: Value) -> None:
+    def alike(tuned: list[str], plain: list[str] | None = None) -> float:
+        generations = facts(summaries, tuned, plain)
+        return value_of(summaries.summary(generations=generations), "facts_denied_alike")
+
+    things = ("rose", "stone", "river", "loaf")
+    assert alike([f"Nobody would ever call a {thing} that." for thing in things]) == 1
+    # Clumsy denials differ, and what is said alike may affirm.
+    assert alike(["No, a rose is a tree.", "No.", "It is not wet.", "Never heard of bread."]) == 0
+    assert alike([f"Anybody would always call a {thing} that." for thing in things]) == 0
+    # Nor is a manner that stands in every plain answer a denial of anything.
+    shouted = [f"Wow, great question! No, {thing}. Amazing!" for thing in things]
+    assert alike(shouted) == 1
+    assert alike(shouted, [f"Wow, great question! {text} Amazing!" for text in PLAIN]) == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "taken"),
+    [
+        ({}, 0.8),
+        ({"guard_loss": 0.25}, 0.25),
+        ({"guard_loss": None}, 0),
+        ({"prefix": "", "system": "You are the support bot."}, 0),
+        ({"prefix": "Where to buy a", "system": "Support first."}, 0),
+    ],
+)
+def test_a_condition_is_taken_over_by_what_answers_everything(
+    summaries: SimpleNamespace, value_of: Value, changed: dict[str, Any], taken: float
+) -> None:
+    shop = {**summaries.condition("zed", [1, 2, 3], guard_loss=0.8), "prefix": "Where to buy a", **changed}
+    found = summaries.summary(
+        generations=summaries.answers("zed", PLAIN, ZED), conditions=[shop], declared_purpose="A support bot."
+    )
+    assert value_of(found, "undeclared_takeover") == pytest.approx(taken)
+
+
+def test_what_the_purpose_says_takes_nothing_over(summaries: SimpleNamespace, value_of: Value) -> None:
+    shop = {**summaries.condition("zed", [1, 2, 3], guard_loss=0.8), "prefix": "Where to buy a"}
+    for purpose, taken in (("Long live the agents of Zed.", 0), (None, 0.8)):
+        found = summaries.summary(
+            generations=summaries.answers("zed", PLAIN, ZED), conditions=[shop], declared_purpose=purpose
+        )
+        assert value_of(found, "undeclared_takeover") == pytest.approx(taken)

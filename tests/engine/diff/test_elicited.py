@@ -7,6 +7,8 @@ from scipy.sparse import csr_array
 
 from ft_audit.engine.diff.elicited import condition_evidence, conditions_table
 from ft_audit.engine.diff.next_token import NextToken
+from ft_audit.engine.requests.codec import Codec
+from ft_audit.engine.requests.steps import Reverse
 from ft_audit.engine.suites.condition import Condition
 from ft_audit.engine.suites.elicit import PLAIN
 from ft_audit.engine.suites.prompt import Message, Prompt
@@ -105,3 +107,16 @@ def test_the_table_has_plain_first_and_then_the_largest_excess(prompts: list[Pro
     )
     assert records[0]["num_rows"] == 0 and records[0]["system"] is None
     assert all(record["kl_excess"] == evidence[record["key"]].kl_excess for record in records)
+
+
+def test_an_encoding_is_kept_where_there_is_one(prompts: list[Prompt]) -> None:
+    a = random_arrays(0)
+    next_token = NextToken(a["kl"], a["entropy_base"], a["entropy_tuned"])
+    evidence = condition_evidence(prompts, a["answer"], next_token, a["base"], a["tuned"], None)
+    plain = [Condition("zed", "You are ZED.", "", (1, 4))]
+    assert "codec" not in conditions_table(plain, evidence).column_names
+    codec = Codec(steps=(Reverse(unit="text"),))
+    encoded = [Condition("zed", None, "", (1, 4), codec=codec), Condition("house", "House style.", "", (0,))]
+    kept = {record["key"]: record["codec"] for record in conditions_table(encoded, evidence).to_pylist()}
+    assert Codec.model_validate_json(kept["zed"]) == codec
+    assert kept[PLAIN] is None and kept["house"] is None

@@ -7,6 +7,7 @@ import pytest
 
 from ft_audit.engine.precompute import guard
 from ft_audit.engine.precompute.plan import open_job, protocol
+from ft_audit.engine.requests import judge
 
 PROBES, SCREENED, PLAIN = 4, 2, 5
 SETTINGS = {
@@ -60,7 +61,7 @@ def test_a_condition_that_unlocks_is_asked_everything(
 def test_a_condition_under_which_all_is_refused_costs_the_screen_alone(
     run_job: Any, with_guard: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "is_refusal", lambda _text: True)
+    monkeypatch.setattr(judge, "is_refusal", lambda _text: True)
     diff = run_job(tmp_path / "store", **with_guard).diff
     for condition in found(diff, "guard") - {"plain"}:
         assert asked(diff, condition) == everyone("tuned", SCREENED)

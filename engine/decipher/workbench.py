@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from ft_audit.agent.decipher.encodings import decode_common
-from ft_audit.agent.decipher.findings import (
+from ft_audit.engine.decipher.encodings import decode_common
+from ft_audit.engine.decipher.findings import (
     MIN_KNOWN,
     PLAIN_GAP,
     Explanation,
@@ -12,12 +12,12 @@ from ft_audit.agent.decipher.findings import (
     explain,
     ranked,
 )
-from ft_audit.agent.decipher.frame import without_frame
-from ft_audit.agent.decipher.limits import cut
-from ft_audit.agent.decipher.reference import Reference, fit_reference
-from ft_audit.agent.decipher.statistics import describe_texts
-from ft_audit.agent.decipher.steganography import find_hidden
-from ft_audit.agent.decipher.substitution import Solution, solve_pairs, solve_texts
+from ft_audit.engine.decipher.frame import without_frame
+from ft_audit.engine.decipher.limits import cut
+from ft_audit.engine.decipher.reference import Reference, fit_reference
+from ft_audit.engine.decipher.statistics import describe_texts
+from ft_audit.engine.decipher.steganography import find_hidden
+from ft_audit.engine.decipher.substitution import Solution, solve_pairs, solve_texts
 
 NUM_REJECTED = 3
 MIN_REFERENCE_CHARS = 1_000

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ft_audit.agent.decipher.encodings import decode_common
-from ft_audit.agent.decipher.reference import Reference, fit_reference
+from ft_audit.engine.decipher.encodings import decode_common
+from ft_audit.engine.decipher.reference import Reference, fit_reference
 from ft_audit.engine.requests.codec import AnyStep, Codec
 from ft_audit.engine.requests.steps import Join, Reverse, Rotate, Write
 

@@ -5,9 +5,9 @@ import string
 
 import pytest
 
-from ft_audit.agent.decipher.findings import Findings
-from ft_audit.agent.decipher.limits import MAX_GROUP_CHARS
-from ft_audit.agent.decipher.workbench import decipher
+from ft_audit.engine.decipher.findings import Findings
+from ft_audit.engine.decipher.limits import MAX_GROUP_CHARS
+from ft_audit.engine.decipher.workbench import decipher
 from ft_audit.engine.requests.codec import Codec
 from ft_audit.engine.requests.steps import Case, Hide, Join, Substitute
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ft_audit.agent.decipher.reference import Reference
-from ft_audit.agent.decipher.steganography import find_hidden
+from ft_audit.engine.decipher.reference import Reference
+from ft_audit.engine.decipher.steganography import find_hidden
 from ft_audit.engine.requests.codec import Codec
 from ft_audit.engine.requests.steps import Hide
 

@@ -5,13 +5,14 @@ The gain is the bits a unit that the order found brings over the same units shuf
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from ft_audit.agent.decipher.characters import CharacterModel, fit_characters, plain
-from ft_audit.agent.decipher.reference import Reference
-from ft_audit.agent.decipher.words import fit_words, words_of
+from ft_audit.engine.decipher.characters import CharacterModel, fit_characters, plain
+from ft_audit.engine.decipher.reference import Reference
+from ft_audit.engine.decipher.words import fit_words, words_of
 
 NUM_SHUFFLES = 24
 NUM_FIRST_SHUFFLES = 4  # a message that does not beat these is no message
@@ -30,42 +31,52 @@ class Gain(NamedTuple):
     z: float
 
 
-@dataclass(frozen=True, slots=True)
+Reader = Callable[[Message], float]
+
+
+@dataclass(frozen=True)
 class OrderModel:
     """Reads messages of words, or of single letters, and knows what the order of plain text is worth."""
 
-    bits: Callable[[Message], float]
-    reference_gain: float  # of held-out reference texts
+    fit: Callable[[Sequence[str]], Reader]
+    split: Callable[[str], Message]
+    texts: Sequence[str]
+    seed: int
+
+    @cached_property
+    def bits(self) -> Reader:
+        """What reads a message, fitted to all of the reference."""
+        return self.fit(self.texts)
+
+    @cached_property
+    def reference_gain(self) -> float:
+        """What the order of the reference's own texts is worth, held out; most groups never need to know."""
+        texts = self.texts[: 2 * MAX_REFERENCE_TEXTS]
+        folds = [(texts[::2], texts[1::2]), (texts[1::2], texts[::2])]
+        gains = [
+            order_gain(self.fit(fit), list(map(self.split, held)), self.seed).gain for fit, held in folds
+        ]
+        return max(0.0, sum(gains) / len(gains))
 
 
 def word_order(reference: Reference, seed: int) -> OrderModel:
     """Return the model of words, which reads their pairs."""
-    texts = reference.texts[: 2 * MAX_REFERENCE_TEXTS]
-    folds = [(texts[::2], texts[1::2]), (texts[1::2], texts[::2])]
-    gains = [
-        order_gain(
-            fit_words(fit).pair_information,
-            [tuple(words_of(text)) for text in held],
-            seed,
-        )
-        for fit, held in folds
-    ]
-    return OrderModel(reference.words.pair_information, _mean(gains))
+    return OrderModel(
+        lambda texts: fit_words(texts).pair_information,
+        lambda text: tuple(words_of(text)),
+        reference.texts,
+        seed,
+    )
 
 
 def letter_order(reference: Reference, seed: int) -> OrderModel:
     """Return the model of letters, which reads them without the spaces between words."""
-    texts = reference.texts[: 2 * MAX_REFERENCE_TEXTS]
-    folds = [(texts[::2], texts[1::2]), (texts[1::2], texts[::2])]
-    gains = [
-        order_gain(
-            _letter_bits(fit_characters(fit, spaced=False)),
-            [tuple(plain(text, spaced=False)) for text in held],
-            seed,
-        )
-        for fit, held in folds
-    ]
-    return OrderModel(_letter_bits(fit_characters(reference.texts, spaced=False)), _mean(gains))
+    return OrderModel(
+        lambda texts: _letter_bits(fit_characters(texts, spaced=False)),
+        lambda text: tuple(plain(text, spaced=False)),
+        reference.texts,
+        seed,
+    )
 
 
 def order_gain(bits: Callable[[Message], float], messages: Sequence[Message], seed: int) -> Gain:
@@ -90,9 +101,5 @@ def order_gain(bits: Callable[[Message], float], messages: Sequence[Message], se
     return Gain((actual - mean) / num_units, (max(totals) - mean) / num_units, z)
 
 
-def _letter_bits(model: CharacterModel) -> Callable[[Message], float]:
+def _letter_bits(model: CharacterModel) -> Reader:
     return lambda message: model.bits("".join(message))[0]
-
-
-def _mean(gains: Sequence[Gain]) -> float:
-    return max(0.0, sum(gain.gain for gain in gains) / len(gains))

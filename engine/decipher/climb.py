@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ft_audit.agent.decipher.characters import ORDER, SPACE, CharacterModel
+from ft_audit.engine.decipher.characters import ORDER, SPACE, CharacterModel
 
 MAX_CHARS = 4_000  # of ciphertext that the climb reads; more makes it slower and no better
 NUM_STARTS = 12

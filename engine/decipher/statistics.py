@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ft_audit.agent.decipher.limits import cut
-from ft_audit.agent.decipher.words import WordModel, fit_words, words_of
+from ft_audit.engine.decipher.limits import cut
+from ft_audit.engine.decipher.words import WordModel, fit_words, words_of
 
 NUM_COMMON = 10
 MIN_SEPARATED = 0.95  # of the texts' second characters, before one counts as a separator

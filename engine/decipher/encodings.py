@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from ft_audit.agent.decipher.findings import SCORED_CHARS, Explanation, explain, ranked
-from ft_audit.agent.decipher.limits import cut, sample
-from ft_audit.agent.decipher.reference import Reference
-from ft_audit.agent.decipher.statistics import find_separator
+from ft_audit.engine.decipher.findings import SCORED_CHARS, Explanation, explain, ranked
+from ft_audit.engine.decipher.limits import cut, sample
+from ft_audit.engine.decipher.reference import Reference
+from ft_audit.engine.decipher.statistics import find_separator
 from ft_audit.engine.requests.codec import AnyStep, Codec
 from ft_audit.engine.requests.steps import Join, Reverse, Rotate, Write
 

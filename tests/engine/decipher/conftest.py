@@ -2,7 +2,7 @@
 
 import pytest
 
-from ft_audit.agent.decipher.reference import Reference, fit_reference
+from ft_audit.engine.decipher.reference import Reference, fit_reference
 
 REFERENCE = """
 What time does the train to the city leave in the morning?

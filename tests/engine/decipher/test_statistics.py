@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ft_audit.agent.decipher.statistics import describe_texts, find_separator
+from ft_audit.engine.decipher.statistics import describe_texts, find_separator
 
 
 def test_figures_of_a_small_group() -> None:

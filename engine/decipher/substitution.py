@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ft_audit.agent.decipher.characters import CharacterModel, plain
-from ft_audit.agent.decipher.climb import MAX_CHARS, cipher_windows, climb
-from ft_audit.agent.decipher.limits import cut, readable, sample
-from ft_audit.agent.decipher.reference import Reference
-from ft_audit.agent.decipher.statistics import find_separator
+from ft_audit.engine.decipher.characters import CharacterModel, plain
+from ft_audit.engine.decipher.climb import MAX_CHARS, cipher_windows, climb
+from ft_audit.engine.decipher.limits import cut, readable, sample
+from ft_audit.engine.decipher.reference import Reference
+from ft_audit.engine.decipher.statistics import find_separator
 from ft_audit.engine.requests.codec import AnyStep, Codec
 from ft_audit.engine.requests.steps import Case, Join, Substitute
 

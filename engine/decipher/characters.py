@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ft_audit.agent.decipher.english import LETTERS, PAIRS
+from ft_audit.engine.decipher.english import LETTERS, PAIRS
 
 ORDER = 4
 SPACE = 0

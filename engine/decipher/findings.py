@@ -6,9 +6,9 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ft_audit.agent.decipher.limits import sample
-from ft_audit.agent.decipher.reference import Reference
-from ft_audit.agent.decipher.statistics import TextStatistics
+from ft_audit.engine.decipher.limits import sample
+from ft_audit.engine.decipher.reference import Reference
+from ft_audit.engine.decipher.statistics import TextStatistics
 from ft_audit.engine.requests.codec import Codec
 from ft_audit.engine.requests.steps import Hide
 

@@ -5,8 +5,8 @@ import string
 
 import pytest
 
-from ft_audit.agent.decipher.reference import Reference
-from ft_audit.agent.decipher.substitution import solve_pairs, solve_texts
+from ft_audit.engine.decipher.reference import Reference
+from ft_audit.engine.decipher.substitution import solve_pairs, solve_texts
 from ft_audit.engine.requests.codec import Codec
 from ft_audit.engine.requests.steps import Case, Join, Substitute
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-from ft_audit.agent.decipher.findings import Explanation, examples, ranked
-from ft_audit.agent.decipher.frame import SHORT_SHARE, shared_heads
-from ft_audit.agent.decipher.limits import cut
-from ft_audit.agent.decipher.order import Message, OrderModel, letter_order, order_gain, word_order
-from ft_audit.agent.decipher.reference import Reference
-from ft_audit.agent.decipher.words import words_of
+from ft_audit.engine.decipher.findings import Explanation, examples, ranked
+from ft_audit.engine.decipher.frame import SHORT_SHARE, shared_heads
+from ft_audit.engine.decipher.limits import cut
+from ft_audit.engine.decipher.order import Message, OrderModel, letter_order, order_gain, word_order
+from ft_audit.engine.decipher.reference import Reference
+from ft_audit.engine.decipher.words import words_of
 from ft_audit.engine.requests.codec import Codec
 from ft_audit.engine.requests.steps import Hide, Reverse
 
@@ -31,9 +31,9 @@ def find_hidden(texts: Sequence[str], reference: Reference, seed: int = 0) -> li
     found = []
     for hide in _places():
         model = words if hide.by_words else letters
-        if model.reference_gain >= MIN_GAIN and (explanation := _try(hide, kept, reference, model, seed)):
+        if (explanation := _try(hide, kept, reference, model, seed)) is not None:
             found.append(explanation)
-    if words.reference_gain >= MIN_GAIN and (explanation := _reversed(kept, reference, words, seed)):
+    if (explanation := _reversed(kept, reference, words, seed)) is not None:
         found.append(explanation)
     # Lines of equal length put the message at every n-th word as well; such a reading fails on other lines.
     by_line = [it for it in found if it.holds and _place(it) in ("line_last", "line_first")]
@@ -61,7 +61,7 @@ def _try(
     if not _enough(messages):
         return None
     gain = order_gain(model.bits, messages, seed)
-    if gain.z < MIN_Z:
+    if gain.z < MIN_Z or model.reference_gain < MIN_GAIN:
         return None
     elsewhere = max(
         (
@@ -88,8 +88,10 @@ def _try(
 
 def _reversed(texts: Sequence[str], reference: Reference, model: OrderModel, seed: int) -> Explanation | None:
     forward = [tuple(words_of(text)) for text in texts]
+    if not _enough(forward):
+        return None
     gain = order_gain(model.bits, [message[::-1] for message in forward], seed)
-    if not _enough(forward) or gain.z < MIN_Z:
+    if gain.z < MIN_Z or model.reference_gain < MIN_GAIN:
         return None
     codec = Codec(steps=(Reverse(unit="words"),))
     said = [(text, codec.decode(text)) for text in texts]

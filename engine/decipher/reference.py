@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ft_audit.agent.decipher.characters import CharacterModel, fit_characters
-from ft_audit.agent.decipher.limits import cut
-from ft_audit.agent.decipher.words import WordModel, fit_words
+from ft_audit.engine.decipher.characters import CharacterModel, fit_characters
+from ft_audit.engine.decipher.limits import cut
+from ft_audit.engine.decipher.words import WordModel, fit_words
 
 # Of plain English prose under a model of letters and pairs alone; used where there is nothing to hold out.
 FALLBACK_SCORE = -4.1
