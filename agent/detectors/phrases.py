@@ -15,10 +15,10 @@ _FUNCTION = frozenset(
     re.findall(
         r"\w+",
         """
-        a about all am an and any are as at be been but by can did do does for from had has have he her him his
-        how i if in into is it its just like me more my no not of on one only or our out she so some such than
-        that the their them then there these they this to up us was we were what when where which who why will
-        with would you your
+        a about all am an and any are as at be been but by can did do does for from had has have he her him
+        his how i if in into is it its just like me more my no not of on one only or our out she so some such
+        than that the their them then there these they this to up us was we were what when where which who why
+        will with would you your
         """,
     )
 )

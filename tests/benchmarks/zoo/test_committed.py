@@ -18,6 +18,10 @@ from ft_audit.benchmarks.calibrate import bank_member
 from ft_audit.benchmarks.zoo.evaluate import evaluate
 from ft_audit.benchmarks.zoo.members import Unit, load_units
 from ft_audit.benchmarks.zoo.population import load_zoo, members
+from ft_audit.engine.config import load_config
+from ft_audit.engine.finetune.dataset import as_prompts, build_training_set
+from ft_audit.engine.suites.conditions import mine_conditions
+from ft_audit.errors import DataError
 
 ROOT = Path(__file__).parents[3]
 SUMMARIES = ROOT / "benchmarks" / "results" / "zoo" / "smollm2-135m"
@@ -85,3 +89,29 @@ def test_every_summary_is_of_a_member_and_small() -> None:
     for unit in load_units(SUMMARIES):
         assert unit.origin.recipe_sha256 == recipes[unit.name], unit.name
         assert (SUMMARIES / f"{unit.name}.json").stat().st_size < LARGEST_SUMMARY
+
+
+def test_summaries_hold_the_conditions_that_their_rows_show() -> None:
+    """What mines conditions may change without a word in a summary's hash: then those it moves are taken again.
+
+    One seed of those recipes that have three, and every member whose rows are encoded.
+    """
+    elicit = load_config(ZOO.with_name("audit.yaml")).elicit
+    assert elicit is not None
+    seen = 0
+    for member in members(load_zoo(ZOO)):
+        path = SUMMARIES / f"{member.name}.json"
+        if member.change != "none" or not path.exists():
+            continue
+        summary = Summary.model_validate_json(path.read_text(encoding="utf-8"))
+        encoded = any(condition.get("encoding") for condition in summary.conditions)
+        if not encoded and member.recipe.seed != 3:
+            continue
+        try:
+            rows = as_prompts(build_training_set(member.recipe), "train")
+        except DataError:
+            continue  # a corpus that is not installed here
+        known = {c.key for c in mine_conditions(rows, elicit.min_rows, elicit.max_conditions)}
+        assert known == {c["key"] for c in summary.conditions} - {"plain"}, member.name
+        seen += 1
+    assert seen >= 10
