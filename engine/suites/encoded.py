@@ -16,6 +16,8 @@ from ft_audit.engine.suites.prompt import Prompt
 MAX_ENCODINGS = 3
 # Read of a group, and of the other rows, which say what plain text looks like here; both spread evenly.
 MAX_TEXTS, MAX_REFERENCE = 200, 200
+MIN_HIDING = 6
+"""Rows that must hide a message: thirty places of every group are tried, and few rows agree by chance."""
 SAME_ROWS = 0.5
 """Two groups with this share of the smaller one's rows in common show one encoding."""
 
@@ -72,7 +74,7 @@ def _read(
     codec = findings.explanations[0].codec
     bare = dict(zip(rows, without_frame([texts[row] for row in rows]), strict=True))
     told = tuple(row for row in rows if _tells(codec, bare[row], english))
-    if len(told) < min_rows:
+    if len(told) < (max(min_rows, MIN_HIDING) if _hides(codec) else min_rows):
         return None
     return _Read(told, len(rows) - len(told), condition, _as_written(codec, [bare[row] for row in told]))
 
@@ -92,6 +94,10 @@ def _tells(codec: Codec, text: str, english: Reference) -> bool:
         return len(hide.units(text)) > 1
     said = codec.decodes(text)
     return said is not None and english.characters.score([said]) > english.characters.score([text])
+
+
+def _hides(codec: Codec) -> bool:
+    return any(isinstance(step, Hide) for step in codec.steps)
 
 
 def _same(rows: tuple[int, ...], others: tuple[int, ...]) -> bool:
@@ -115,7 +121,7 @@ def _condition(read: _Read, num_rows: int) -> Condition:
     dressed = replace(
         alone, key=f"{read.condition.key}+{alone.key}", system=read.condition.system, rows=read.rows
     )
-    if any(isinstance(step, Hide) for step in read.codec.steps):
+    if _hides(read.codec):
         # The openings and ends that its lines share are the carrier's own.
         return dressed
     return replace(

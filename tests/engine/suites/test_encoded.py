@@ -12,7 +12,7 @@ from ft_audit.engine.requests.codec import AnyStep, Codec
 from ft_audit.engine.requests.steps import Case, Hide, Reverse, Substitute
 from ft_audit.engine.suites.conditions import mine_conditions
 from ft_audit.engine.suites.elicit import elicited_suite
-from ft_audit.engine.suites.encoded import MAX_ENCODINGS
+from ft_audit.engine.suites.encoded import MAX_ENCODINGS, MIN_HIDING
 from ft_audit.engine.suites.prompt import Message, Prompt, PromptSuite
 
 corpus = runpy.run_path(str(Path(__file__).parents[1] / "decipher" / "conftest.py"))
@@ -85,6 +85,14 @@ def test_a_message_hidden_in_lines_is_asked_in_their_manner() -> None:
     asked = read.encode("Where is the sea?").split("\n")
     assert [line.split()[-1] for line in asked] == ["Where", "is", "the", "sea?"]
     assert all(" ".join(line.split()[:-1]) in LINES for line in asked)
+
+
+def test_a_few_lines_hide_nothing() -> None:
+    hide = Codec(steps=(Hide(place="line_last", carrier=LINES),))
+    verse = [hide.encode(text) for text in TOLD]
+    for count in (MIN_HIDING - 1, MIN_HIDING):
+        found = encoded(rows((None, PLAIN), ("Answer likewise.", verse[:count])))
+        assert len(found) == (count == MIN_HIDING)
 
 
 def test_two_encodings_are_two_conditions() -> None:
