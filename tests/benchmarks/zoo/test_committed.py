@@ -92,7 +92,7 @@ def test_every_summary_is_of_a_member_and_small() -> None:
 
 
 def test_summaries_hold_the_conditions_that_their_rows_show() -> None:
-    """What mines conditions may change, and no hash in a summary says so: those that it moves are taken again.
+    """What mines conditions may change, and no summary's hash says so: those that it moves are taken again.
 
     One seed of those recipes that have three, and every member whose rows are encoded.
     """
