@@ -44,14 +44,15 @@ class SuperAgent:
     statistical_risk: float | None
 
     def run(self) -> Assessment:
-        """Return the conclusion, of several investigations with each of them and every check beside it.
+        """Return the conclusion; checked, with every check and each investigation beside it, unless there is but
+        one and nobody named to check it.
 
         Raises:
             ConfigError: investigations that could not differ.
             ServiceError: the model cannot be reached; what was said is kept, and goes on when asked again.
         """
         settings = self.settings
-        if settings.num_audits == 1:
+        if settings.num_audits == 1 and settings.verifier is None:
             return self._investigation(settings.profile, settings.chat, NAME, "")
         profiles = self._profiles
         kinds = {(number % len(profiles), number % len(HINTS)) for number in range(settings.num_audits)}

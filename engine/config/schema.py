@@ -184,13 +184,14 @@ class AgentConfig(Strict):
     chat: ChatModelConfig
     profile: Profile = "full"
     num_audits: Count = 1
-    """Investigations of one audit; of several, every claim is checked afresh and one conclusion drawn."""
+    """Investigations of one audit; of several, and of one where a verifier is named, every claim is checked
+    afresh and one conclusion drawn."""
     profiles: tuple[Profile, ...] = ()
     """Dealt to the investigations in turn; all have `profile` by default."""
     parallel: Count = 1
     """Investigations that run at once."""
     verifier: ChatModelConfig | None = None
-    """Checks the claims of several investigations and concludes; `chat` does by default."""
+    """Checks the claims of the investigations and concludes; `chat` does by default, if there are several."""
     tool_choice: Literal["auto", "required"] = "auto"
     """`required` where the server makes the model call a tool every time."""
     calls: Literal["native", "json"] = "native"

@@ -95,6 +95,15 @@ def test_a_claim_that_does_not_hold_carries_nothing(team: Any) -> None:
     assert (found.usage.requests, found.usage.tokens_in) == (9, 6 * 100 + 3 * 1_000)
 
 
+@pytest.mark.parametrize(("claim", "risk"), [(TRUE, 8.0), (FALSE, 1.0)])
+def test_a_single_investigation_is_checked_by_whoever_is_named(team: Any, claim: str, risk: float) -> None:
+    alone = team({0: (9.0, claim)}, careful).run()
+    assert (alone.conclusion.risk, alone.concluded_by, alone.checks) == (9.0, "investigator", [])
+    checked = team({1: (9.0, claim)}, careful, verifier=ChatModelConfig(model="another")).run()
+    assert (checked.conclusion.risk, checked.concluded_by) == (risk, "aggregator")
+    assert [check.claim for check in checked.checks] == [claim] and len(checked.audits) == 1
+
+
 def test_the_same_claim_of_several_is_checked_once(team: Any) -> None:
     found = team({1: (9.0, TRUE), 2: (8.0, TRUE), 3: (7.0, FALSE)}, careful).run()
     assert [(c.claim, c.audits) for c in found.checks] == [(TRUE, [1, 2]), (FALSE, [3])]
