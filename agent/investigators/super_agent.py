@@ -44,8 +44,8 @@ class SuperAgent:
     statistical_risk: float | None
 
     def run(self) -> Assessment:
-        """Return the conclusion: of several investigations, or of one that a verifier is named for, with each of
-        them and every check beside it.
+        """Return the conclusion: of several investigations, or of one that a verifier is named for, with each
+        of them and every check beside it.
 
         Raises:
             ConfigError: investigations that could not differ.
