@@ -1,8 +1,8 @@
 """What base and tuned answered to the elicited probes, side by side."""
 
+from ft_audit.agent.encodings import read
 from ft_audit.agent.evidence import Evidence
 from ft_audit.agent.views import Answer, text
-from ft_audit.engine.requests.codec import Codec
 
 PLAIN = "plain"
 
@@ -19,17 +19,12 @@ def answers(evidence: Evidence) -> list[Answer]:
         if record["condition"] is None:
             continue  # a behaviour suite's
         key = (text(record, "condition"), int(record["row"]))
-        said = _read(text(record, "text"), codecs.get(key[0]))
+        said = read(text(record, "text"), codecs.get(key[0]))
         pairs.setdefault(key, {})[record["side"]] = said
     return [
         Answer(condition, asked.get(probe, f"probe {probe}"), sides.get("base"), sides.get("tuned"))
         for (condition, probe), sides in pairs.items()
     ]
-
-
-def _read(said: str, codec: str | None) -> str:
-    decoded = Codec.model_validate_json(codec).decodes(said) if codec is not None else None
-    return said if decoded is None else f"{said} (decoded: {decoded})"
 
 
 def _probes(evidence: Evidence) -> dict[int, str]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ft_audit.agent.calibration import Subject
+from ft_audit.agent.encodings import described
 from ft_audit.agent.figures import Figures, read_figures
 from ft_audit.agent.labels.read import nearest_explained_neighbors, read_label
 from ft_audit.agent.risk.score import SCORE, Contribution, Discriminant, Score
@@ -21,7 +22,6 @@ from ft_audit.agent.views import (
     NeighborLabel,
     Row,
     Suite,
-    encoding,
     features_group,
     number,
     text,
@@ -332,7 +332,7 @@ class Evidence:
                 num_rows=int(record["num_rows"]),
                 rows=tuple(record.get("rows") or ()),
                 measures={name: number(record, name) for name in record if name not in fixed},
-                encoding=encoding(record.get("codec")),
+                encoding=described(record.get("codec")),
             )
             for record in self.records("conditions")
         ]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from ft_audit.agent.views import encoding
+from ft_audit.agent.encodings import described
 from ft_audit.engine.store import DiffReader
 from ft_audit.engine.store.table import Table
 
@@ -178,7 +178,7 @@ def _conditions(tables: Mapping[str, Table]) -> list[dict[str, Any]]:
         whole = {**row, **texts, **guard.get(row["key"], {}), **refusal.get(row["key"], {})}
         if "codec" in whole:
             # Its steps may hold whole lines of the rows.
-            whole["encoding"] = encoding(whole.pop("codec"))
+            whole["encoding"] = described(whole.pop("codec"))
         found.append({k: _number(v) if isinstance(v, float) else v for k, v in whole.items()})
     return found
 

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ft_audit.engine.requests.codec import Codec
-
 
 @dataclass(frozen=True, slots=True)
 class Suite:
@@ -300,8 +298,3 @@ def text(record: Mapping[str, Any], name: str) -> str:
     """A column's value as text; empty where it is absent or null."""
     value = record.get(name)
     return "" if value is None else str(value)
-
-
-def encoding(codec: str | None) -> str:
-    """The steps of a kept codec in words; empty for none."""
-    return "" if codec is None else Codec.model_validate_json(codec).describe()

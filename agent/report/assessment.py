@@ -82,7 +82,7 @@ def _claim(finding: AgentFinding) -> Markup:
 
 
 def _several(found: Assessment) -> Markup | None:
-    """What each of several investigations gave, and what was made of every claim."""
+    """What each investigation gave, and what was made of every claim, where claims were checked."""
     if not found.audits:
         return None
     head = tag("tr", *(tag("th", name) for name in ("", "tools", "end", "risk", "cause", "claims", "tokens")))
@@ -102,9 +102,10 @@ def _several(found: Assessment) -> Markup | None:
     mean = "" if found.mean_risk is None else f", {fixed(found.mean_risk, 1)} on average"
     checks = [_check(check) for check in found.checks]
     stand = sum(check.stands for check in found.checks)
+    several = f"{len(found.audits)} investigations without sight of each other{mean}"
     return tag(
         "div",
-        tag("h3", f"{len(found.audits)} investigations without sight of each other{mean}"),
+        tag("h3", several if len(found.audits) > 1 else "One investigation, checked by another"),
         tag("div", tag("table", tag("thead", head), tag("tbody", *rows)), class_="scroll"),
         folded(f"Claims checked: {len(checks)}, of which {stand} stand", tag("ol", *checks))
         if checks
