@@ -27,7 +27,7 @@ def ways(summaries: Sequence[Summary]) -> list[Way]:
     found = [
         Way("all, equal weights", DETECTORS, unsupervised),
         Way("weighed sum alone", DETECTORS, weighed_sum),
-        Way("guard loss alone", DETECTORS, direct),
+        Way("direct measures alone", DETECTORS, direct),
     ]
     found += [Way(f"{d.name} alone", (d,)) for d in DETECTORS]
     found += [
