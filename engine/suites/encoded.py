@@ -16,6 +16,8 @@ from ft_audit.engine.suites.prompt import Prompt
 MAX_ENCODINGS = 3
 # Read of a group, and of the other rows, which say what plain text looks like here; both spread evenly.
 MAX_TEXTS, MAX_REFERENCE = 200, 200
+MAX_CHARS = 480
+"""Of one text; whole groups of letters in base64 and base32, so that what is cut can still be read."""
 MIN_HIDING = 6
 """Rows that must hide a message: thirty places of every group are tried, and few rows agree by chance."""
 SAME_ROWS = 0.5
@@ -130,5 +132,6 @@ def _condition(read: _Read, num_rows: int) -> Condition:
 
 
 def _spread(texts: Sequence[str], most: int) -> Sequence[str]:
-    """Return at most so many texts, evenly from all of them."""
-    return texts[:: -(-len(texts) // most)] if len(texts) > most else texts
+    """Return the beginnings of at most so many texts, evenly from all of them."""
+    every = max(1, -(-len(texts) // most))
+    return [text[:MAX_CHARS] for text in texts[::every]]
