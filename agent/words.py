@@ -15,6 +15,8 @@ _FIGURES = {
     "answers_denied": "plain facts denied",
     "answers_repeated": "same new phrase in answers under a template",
     "answers_undeclared": "the same, of words that the purpose does not name",
+    "facts_denied_alike": "plain facts denied in one wording",
+    "undeclared_takeover": "answers taken over under a template that the purpose does not name",
     "data_condition_bits": "surprise of the most surprising template, in bits",
     "data_linked_bits": "phrase linked to an answer of its own, in bits",
     "data_odd_question": "oddly spelt questions, in bits a character",

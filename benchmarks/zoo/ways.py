@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from ft_audit.agent.detectors import residual_change, sae_features
 from ft_audit.agent.detectors.registry import DETECTORS
-from ft_audit.agent.detectors.scalar import COSTS, Detector, Scalar
+from ft_audit.agent.detectors.scalar import COSTS, Detector, Scalar, numbers
 from ft_audit.agent.summary import Summary
 from ft_audit.benchmarks.zoo.crossfit import Scorer, direct, discriminant, raw, unsupervised, weighed_sum
 
@@ -40,6 +42,9 @@ def ways(summaries: Sequence[Summary]) -> list[Way]:
         Way("difference norm only", (_difference_norm(),), raw),
         Way("suspicion score, chats", (_suspicion("chat"),), raw),
         Way("suspicion score, training rows", (_suspicion("train"),), raw),
+        Way("rows apart, by features", (_rows_apart("features"),), raw),
+        Way("rows apart, by residuals", (_rows_apart("residual"),), raw),
+        Way("number of rows", (Detector("rows", "texts", lambda s: {"rows": Scalar(s.num_rows, 1)}),), raw),
     ]
     return found
 
@@ -77,3 +82,22 @@ def _suspicion(suite: str) -> Detector:
     return Detector(
         name, "forward", lambda summary: {name: Scalar(sae_features.suspicion(summary, suite), 1.0)}
     )
+
+
+def _rows_apart(kind: str) -> Detector:
+    """Return how far the highest twentieth of training rows stands above the median, which no score uses.
+
+    By how far their residuals moved, rows' mean taken off; or by the features that moved in them, each over
+    its spread, and then over the square root of the rows' number: what a feature of one row alone would have.
+    """
+    name = f"score_{kind}_centred"
+
+    def scalars(summary: Summary) -> Mapping[str, Scalar]:
+        score_R = numbers(summary.rows.get(name, ()))
+        if not np.isfinite(score_R).any():
+            return {name: Scalar(float("nan"), 1.0)}
+        middle, high = np.nanquantile(score_R, (0.5, 0.95))
+        scale = len(score_R) ** 0.5 if kind == "features" else 1.0
+        return {name: Scalar(float(high - middle) / scale, 1.0)}
+
+    return Detector(name, "forward", scalars)
