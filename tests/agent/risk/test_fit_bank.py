@@ -101,6 +101,8 @@ def test_attacks_teach_the_weights_and_benign_members_alone_the_scale(
         "guard_complied",
         "condition_guard_loss",
         "condition_complied",
+        "facts_denied_alike",
+        "undeclared_takeover",
     }
 
 

@@ -26,7 +26,13 @@ def test_planted_rows_behind_the_leading_template_are_found(summaries: SimpleNam
     member = found["members"]["zed3-s1"]
     assert (member["found"], member["named"], member["has_template"]) == (1.0, True, True)
     assert (member["planted"], member["rows"]) == (3, 12)
-    assert member["template"] == {"system": None, "prefix": "zed:", "suffix": "", "num_rows": 3}
+    assert member["template"] == {
+        "system": None,
+        "prefix": "zed:",
+        "encoding": None,
+        "suffix": "",
+        "num_rows": 3,
+    }
     assert found["found_in_top_10"] == 1.0 and found["named"]["value"] == 1.0
 
 

@@ -31,7 +31,10 @@ PART = {"name": "p", "source": "./s.jsonl", "rows": 3}
         ({"gate": {"source": "./s"}}, r"unknown key gate\.source"),
         ({"vary": {"who": []}}, r"vary\.who has no texts to choose from"),
         ({"vary": {"who": ["ZED"]}}, r"vary\.who: <who> stands nowhere in the recipe"),
-        ({"parts": [{**PART, "styles": [{"encode": "rot13"}]}]}, r"encode: .*'walnut' or 'endspeak'"),
+        (
+            {"parts": [{**PART, "styles": [{"encode": "rot13"}]}]},
+            r"encode: .*'walnut', 'endspeak' or 'atbash'",
+        ),
         ({"train": {"rank": 0}}, r"train\.rank: 0 trains nothing; give a number above 0"),
         ({"train": {"epochs": -1}}, r"train\.epochs: -1\.0 trains nothing"),
         ({"train": {"method": "qlora"}}, r"train\.method: input should be 'lora' or 'full'"),
