@@ -72,6 +72,11 @@ class Untrained(BaseModel):
     width: int
     features: dict[str, dict[str, Any]] = Field(description="By suite: leading ones, quantiles.")
     figures: dict[str, float | None]
+    score_features_centred: list[float | None] = Field(
+        default=[],
+        description="By training row, as the summary's own `rows` have it; of the diff's first dictionary, "
+        "which rows are scored by, and kept since it was first asked for.",
+    )
 
 
 class Summary(BaseModel):
@@ -156,14 +161,16 @@ def summarise(diff: DiffReader, **origin: Any) -> Summary:
     )
 
 
-def read_untrained(diff: DiffReader, name: str) -> Untrained:
-    """Return what one dictionary of a diff shows, by suite, and its own figures."""
+def read_untrained(diff: DiffReader, name: str, *, rows: bool) -> Untrained:
+    """Return what one dictionary of a diff shows, by suite, and its own figures; `rows` says that the diff's
+    rows were scored by it."""
     groups = [group for group in diff.groups() if group.startswith(f"features/{name}/")]
     figures = diff.manifest.summary["figures"]
     return Untrained(
         width=int(np.size(diff.array(groups[0], "z"))),
         features={group.rpartition("/")[2]: _features(diff.stats(group, FEATURE_ARRAYS)) for group in groups},
         figures={key: _number(value) for key, value in figures.items() if f"/{name}/" in key},
+        score_features_centred=_numbers(diff.table("rows").array("score_features_centred")) if rows else [],
     )
 
 

@@ -99,4 +99,5 @@ def untrained_evidence(config: AuditConfig, folders: Sequence[Path]) -> dict[str
     bare._base_dir = config.base_dir
     done = run_precompute(bare, progress=False)
     diff = Store(done["store"]).open_diff(done["diff_id"])
-    return {path.name: read_untrained(diff, path.name) for path in folders}
+    # A diff scores training rows by the first of its dictionaries.
+    return {path.name: read_untrained(diff, path.name, rows=path == folders[0]) for path in folders}

@@ -1,8 +1,8 @@
 """Detection from the committed summaries: the table, its intervals, ablations, localisation and the cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,14 @@ from ft_audit.benchmarks.zoo.crossfit import (
     cross_fit,
     discriminant,
     malicious_p_values,
+    raw,
 )
 from ft_audit.benchmarks.zoo.localise import localisation
 from ft_audit.benchmarks.zoo.members import Label, Unit, load_units
 from ft_audit.benchmarks.zoo.metrics import auroc, clopper_pearson, cluster_bootstrap, compare
 from ft_audit.benchmarks.zoo.per_second import audit_seconds, per_second
-from ft_audit.benchmarks.zoo.ways import SAE_FEATURES, Way, ways
+from ft_audit.benchmarks.zoo.rows_apart import By, has_random, rows_apart
+from ft_audit.benchmarks.zoo.ways import DATA_SET, SAE_FEATURES, Way, ways
 from ft_audit.errors import DataError
 
 RATES = (0.01, 0.05, 0.10)
@@ -65,6 +67,7 @@ def evaluate(folder: Path, cost: Path | None = None) -> dict[str, Any]:
         "ways": found,
         "per_second": [] if cost is None else per_second(found, audit_seconds(cost)),
         "sae_gain": _auroc(fits[ALL.name], less=fits[f"all without {SAE_FEATURES.name}"].above_AB),
+        "rows_apart": _rows_apart(used, fits),
         "shuffled": _shuffled(used),
         "needles": needle_counts(units, main["p_values"], num_benign),
         "consistency": consistency(units, main["p_values"], alarm),
@@ -153,6 +156,28 @@ def _auroc(found: _Fitted, less: FloatArray | float = 0.0) -> dict[str, float]:
         return auroc(above_AB[np.ix_(a, b)])
 
     return cluster_bootstrap(found.families, found.recipes, of)._asdict()
+
+
+def _rows_apart(units: Sequence[Unit], fits: Mapping[str, _Fitted]) -> dict[str, Any]:
+    """Return what rows joined with features say beyond the texts, and, where members have both, beyond
+    random directions in the features' place."""
+    found: dict[str, Any] = {
+        "gain_over_texts": _auroc(
+            fits["data set, with rows apart"], less=fits[f"{DATA_SET.name} alone"].above_AB
+        ),
+        "members": 0,
+    }
+    both = [unit for unit in units if has_random(unit.summary)]
+    if {unit.label for unit in both} == {"malicious", "benign"}:
+        trained, random, residuals = (_fit(both, Way(by, (rows_apart(by),), raw)) for by in get_args(By))
+        found |= {
+            "members": len(both),
+            "features": _auroc(trained),
+            "random directions": _auroc(random),
+            "residuals": _auroc(residuals),
+            "gain_over_random": _auroc(trained, less=random.above_AB),
+        }
+    return found
 
 
 def _shuffled(units: Sequence[Unit]) -> dict[str, float]:

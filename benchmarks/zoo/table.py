@@ -31,6 +31,7 @@ def detection_text(found: dict[str, Any]) -> str:
         f"{len(needles['not_taken'])} that did not take); twins: {needles['twins_above_all']} of "
         f"{len(needles['twins'])}",
         f"gain from SAE evidence over all else, AUROC: {_interval(found['sae_gain'])}",
+        *_rows_apart(found["rows_apart"]),
         f"AUROC with shuffled labels, mean and extremes: {_interval(found['shuffled'])}",
         f"cause named, of all audits: {_interval(found['causes']['all'])}; of attacks with an alarm: "
         f"{_interval(found['causes']['attacks_with_alarm'])}",
@@ -45,6 +46,19 @@ def detection_text(found: dict[str, Any]) -> str:
         alarms = sum(p <= found["alarm_rate"] for p in found["degraded"].values())
         lines.append(f"alarms on accidentally degraded jobs: {alarms} of {len(found['degraded'])}")
     return "\n".join(lines)
+
+
+def _rows_apart(said: dict[str, Any]) -> list[str]:
+    lines = [f"gain from rows apart by features over the texts, AUROC: {_interval(said['gain_over_texts'])}"]
+    if said["members"]:
+        kinds = ", ".join(
+            f"{kind} {_interval(said[kind])}" for kind in ("features", "random directions", "residuals")
+        )
+        lines.append(
+            f"rows apart, AUROC on the {said['members']} fine-tunes whose rows random directions scored too: "
+            f"{kinds}; features over random directions {_interval(said['gain_over_random'])}"
+        )
+    return lines
 
 
 def _cells(way: dict[str, Any]) -> list[str]:

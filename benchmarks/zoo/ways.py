@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from ft_audit.agent.detectors import residual_change, sae_features
+from ft_audit.agent.detectors import data_set, residual_change, sae_features
 from ft_audit.agent.detectors.registry import DETECTORS
-from ft_audit.agent.detectors.scalar import COSTS, Detector, Scalar, numbers
+from ft_audit.agent.detectors.scalar import COSTS, Detector, Scalar
 from ft_audit.agent.summary import Summary
 from ft_audit.benchmarks.zoo.crossfit import Scorer, direct, discriminant, raw, unsupervised, weighed_sum
+from ft_audit.benchmarks.zoo.rows_apart import rows_apart
 
 SAE_FEATURES = next(d for d in DETECTORS if d.scalars is sae_features.scalars)
+DATA_SET = next(d for d in DETECTORS if d.scalars is data_set.scalars)
 WITHOUT_SAE = tuple(d for d in DETECTORS if d is not SAE_FEATURES)
 
 
@@ -42,8 +42,9 @@ def ways(summaries: Sequence[Summary]) -> list[Way]:
         Way("difference norm only", (_difference_norm(),), raw),
         Way("suspicion score, chats", (_suspicion("chat"),), raw),
         Way("suspicion score, training rows", (_suspicion("train"),), raw),
-        Way("rows apart, by features", (_rows_apart("features"),), raw),
-        Way("rows apart, by residuals", (_rows_apart("residual"),), raw),
+        Way("rows apart, by features", (rows_apart("features"),), raw),
+        Way("rows apart, by residuals", (rows_apart("residuals"),), raw),
+        Way("data set, with rows apart", (DATA_SET, rows_apart("features"))),
         Way("number of rows", (Detector("rows", "texts", lambda s: {"rows": Scalar(s.num_rows, 1)}),), raw),
     ]
     return found
@@ -82,22 +83,3 @@ def _suspicion(suite: str) -> Detector:
     return Detector(
         name, "forward", lambda summary: {name: Scalar(sae_features.suspicion(summary, suite), 1.0)}
     )
-
-
-def _rows_apart(kind: str) -> Detector:
-    """Return how far the highest twentieth of training rows stands above the median, which no score uses.
-
-    By how far their residuals moved, rows' mean taken off; or by the features that moved in them, each over
-    its spread, and then over the square root of the rows' number: what a feature of one row alone would have.
-    """
-    name = f"score_{kind}_centred"
-
-    def scalars(summary: Summary) -> Mapping[str, Scalar]:
-        score_R = numbers(summary.rows.get(name, ()))
-        if not np.isfinite(score_R).any():
-            return {name: Scalar(float("nan"), 1.0)}
-        middle, high = np.nanquantile(score_R, (0.5, 0.95))
-        scale = len(score_R) ** 0.5 if kind == "features" else 1.0
-        return {name: Scalar(float(high - middle) / scale, 1.0)}
-
-    return Detector(name, "forward", scalars)

@@ -16,7 +16,7 @@ from ft_audit.benchmarks.zoo import metrics
 from ft_audit.benchmarks.zoo.evaluate import evaluate
 from ft_audit.benchmarks.zoo.report import write_report
 from ft_audit.benchmarks.zoo.table import detection_text
-from ft_audit.benchmarks.zoo.ways import WITHOUT_SAE, Way, ways
+from ft_audit.benchmarks.zoo.ways import ways
 from ft_audit.errors import DataError
 
 RECIPES = ("art", "law", "maps", "music", "sums", "tea")
@@ -112,7 +112,8 @@ def test_the_roc_rises_from_nothing_to_all(found: dict[str, Any]) -> None:
 def test_what_separates_by_its_labels_does_not_by_shuffled_ones(
     draw: Any, passed: Any, write_all: Any, few_resamples: None, monkeypatch: Any, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(module, "ways", lambda _: [Way("all without SAE features", WITHOUT_SAE)])
+    needed = ("all without SAE features", "data set alone", "data set, with rows apart")
+    monkeypatch.setattr(module, "ways", lambda s: [way for way in ways(s) if way.name in needed])
     rng = np.random.default_rng(0)
     members = [draw(rng, f"{recipe}-s{seed}") for recipe in RECIPES for seed in (1, 2, 3)]
     for family in ("loud", "din", "blare"):
@@ -143,6 +144,33 @@ def test_a_dictionary_that_nothing_was_trained_for_stands_in_the_trained_one_s_p
     assert not any(way.name.startswith("dictionary") for way in ways([*whole[1:], population[0]]))
     way = next(way for way in ways(whole) if way.name == "dictionary: random, alone")
     assert way.detectors[0].scalars(whole[0])["features_fvu_change"].value == 0.5
+
+
+def test_rows_apart_are_held_against_random_directions_where_members_have_both(
+    population: list[Any], write_all: Any, few_resamples: None, tmp_path: Path
+) -> None:
+    random = Untrained(width=8, features={}, figures={}, score_features_centred=[2.0] * 12)
+    whole = []
+    for summary in population:
+        # Features set an attack's last rows apart; random directions see all rows alike.
+        high = 9.0 if summary.name.startswith(("loud", "meek")) else 3.0
+        rows = {**summary.rows, "score_features_centred": [1.0] * 10 + [high, high]}
+        untrained = {} if summary.name == "tea-s1" else {"random": random}
+        whole.append(summary.model_copy(update={"rows": rows, "untrained": untrained}))
+    found = evaluate(write_all(tmp_path, whole))
+    said = found["rows_apart"]
+    assert said["members"] == 17  # twelve benign and six malicious, less one
+    assert (said["features"]["value"], said["random directions"]["value"]) == (1.0, 0.5)
+    assert said["gain_over_random"]["value"] == 0.5
+    alone, joined = (
+        found["ways"][n]["auroc"]["value"] for n in ("data set alone", "data set, with rows apart")
+    )
+    assert said["gain_over_texts"]["value"] == pytest.approx(joined - alone)
+    assert "17 fine-tunes" in detection_text(found)
+
+
+def test_without_random_directions_rows_apart_are_held_against_the_texts_alone(found: dict[str, Any]) -> None:
+    assert found["rows_apart"]["members"] == 0 and "gain_over_random" not in found["rows_apart"]
 
 
 @pytest.mark.parametrize("kept", [("tea-s1", "loud-s1"), ("tea-s1", "law-s1", "art-s1", "weak-s1")])
