@@ -74,8 +74,7 @@ class Untrained(BaseModel):
     figures: dict[str, float | None]
     score_features_centred: list[float | None] = Field(
         default=[],
-        description="By training row, as the summary's own `rows` have it; of the diff's first dictionary, "
-        "which rows are scored by, and kept since it was first asked for.",
+        description="By training row, as in the summary's own `rows`; empty where rows were not scored by it.",
     )
 
 

@@ -1,7 +1,7 @@
 """What a row means: its columns choose the shape, and the shape becomes a prompt."""
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ft_audit.engine.suites.formats.chat import Draft, parse_chat, row_weight
@@ -42,7 +42,7 @@ def prompt_from_record(record: Record) -> Prompt:
         draft = _parse_text(fields, record.where)
     else:
         raise DataError(f"{record.where}: {_unknown_columns(fields)}")
-    return Prompt(
+    prompt = Prompt(
         messages=draft.messages,
         text=draft.text,
         suite=record.suite,
@@ -53,6 +53,29 @@ def prompt_from_record(record: Record) -> Prompt:
         tools=draft.tools,
         rejected=draft.rejected,
     )
+    _refuse_halves(prompt, record.where)
+    return prompt
+
+
+def _refuse_halves(prompt: Prompt, where: str) -> None:
+    """Refuse half a surrogate pair: JSON can write one alone, and no tokenizer, hash or file takes it."""
+    for text in _strings(prompt):
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError as err:
+                half = f"\\u{ord(text[err.start]):04x}"
+                raise DataError(
+                    f"{where}: {half} is half of a character; write both halves, or remove it"
+                ) from err
+
+
+def _strings(prompt: Prompt) -> Iterator[str]:
+    yield from (prompt.text or "", prompt.group, prompt.tools)
+    for message in (*(prompt.messages or ()), *(prompt.rejected or ())):
+        yield from (message.role, message.content, message.tool_call_id)
+        for call in message.tool_calls:
+            yield from (call.name, call.arguments, call.call_id)
 
 
 def _group(fields: Mapping[str, Any]) -> str:

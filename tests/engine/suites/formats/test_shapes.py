@@ -97,3 +97,24 @@ def test_rows_that_mean_nothing_are_refused(read_row: Read, row: object, complai
     with pytest.raises(DataError, match=complaint) as caught:
         read_row(row)
     assert str(caught.value).startswith("train.jsonl:7: ")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Q \ud800", "completion": "good"},
+        {"messages": [Q, {"role": "assistant", "content": "\ud800"}]},
+        {"prompt": "Q", "chosen": "good", "rejected": "bad\ud800"},
+        {"text": "a \ud800", "group": "g"},
+        {"text": "a", "group": "\ud800"},
+        {"messages": [Q, A], "tools": [{"name": "\ud800"}]},
+    ],
+    ids="+".join,
+)
+def test_half_a_character_is_refused_wherever_it_stands(read_row: Read, row: object) -> None:
+    with pytest.raises(DataError, match=r"\\ud800 is half of a character"):
+        read_row(row)
+
+
+def test_whole_characters_beyond_the_first_plane_are_read(read_row: Read) -> None:
+    assert read_row({"prompt": "\U0001f600", "completion": "é"}).user_texts == ("\U0001f600",)
