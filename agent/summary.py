@@ -74,7 +74,7 @@ class Untrained(BaseModel):
     figures: dict[str, float | None]
     score_features_centred: list[float | None] = Field(
         default=[],
-        description="By training row, as in the summary's own `rows`; empty where rows were not scored by it.",
+        description="By training row, as in the summary's `rows`; empty where rows were not scored by it.",
     )
 
 
